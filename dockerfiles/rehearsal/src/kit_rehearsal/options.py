@@ -1,0 +1,127 @@
+"""Command lines, parsed as strictly as a release parses them.
+
+The parser is a real argparse parser made from the kit's table of options: prefixes of long options
+work, an unknown option or a wrong choice ends with 2 and argparse's own message.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import BackendError, CheckFailedError
+from .expressions import holds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_HERE = Path(__file__).resolve().parent
+_STORE_KEYS = ("nargs", "choices", "const")
+
+
+def table_path() -> Path:
+    """Where the table is: $KIT_CLI_TABLE, the package's own copy, or the checkout's kit/data."""
+    named = os.environ.get("KIT_CLI_TABLE")
+    places = [
+        *([Path(named)] if named else []),
+        _HERE / "data" / "cli.json",
+        *(parent / "kit" / "data" / "cli.json" for parent in _HERE.parents),
+    ]
+    for place in places:
+        if place.is_file():
+            return place
+    raise BackendError("the table of options (cli.json) is missing; set KIT_CLI_TABLE to its path")
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path) -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return table
+
+
+def rows(script: str, release: str, kind: str = "options") -> list[dict[str, Any]]:
+    """Rows of the table (`options` or `post_checks`) that hold for a script of a release."""
+    table = _read(table_path())
+    entry = table["scripts"].get(script, {"sources": {}})
+    if release not in entry["sources"]:
+        raise BackendError(f"release {release} has no {script}")
+    order = {name: place for place, name in enumerate(table["releases"])}
+
+    def covers(text: str) -> bool:
+        first, _, last = text.partition("..")
+        return order[first] <= order[release] <= order[last or first]
+
+    return [row for row in entry[kind] if any(map(covers, row["releases"]))]
+
+
+def parser(script: str, release: str) -> argparse.ArgumentParser:
+    """The release's parser of that script."""
+    made = argparse.ArgumentParser(prog=Path(script).name)
+    for row in rows(script, release):
+        made.add_argument(*row["flags"], **_arguments(row))
+    return made
+
+
+def parse(script: str, release: str, argv: Sequence[str]) -> argparse.Namespace:
+    """Parsed arguments; SystemExit(2) as argparse does it when they are wrong."""
+    table = _read(table_path())
+    method = table["scripts"][script]["sources"][release]["parse"]
+    made = parser(script, release)
+    if method == "parse_known_args":
+        return made.parse_known_args(argv)[0]
+    return made.parse_args(argv)
+
+
+def check(script: str, release: str, args: argparse.Namespace, *, tainted: bool) -> None:
+    """The release's own checks after parsing; CheckFailedError names the one that fails.
+
+    Those marked tainted read values that the script completes first, so they come second.
+    """
+    for row in rows(script, release, "post_checks"):
+        if bool(row["tainted"]) is not tainted:
+            continue
+        if all(holds(text, args) for text in row["when"]) and not holds(row["must"], args):
+            reason = f"needs {row['must']}" if row["must"] != "False" else "is refused"
+            when = " and ".join(row["when"])
+            raise CheckFailedError(
+                f"{script} of release {release}: " + (f"{when}: {reason}" if when else reason)
+            )
+
+
+def _arguments(row: dict[str, Any]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"dest": row["dest"], "action": row["action"]}
+    if row["action"] in {"store", "append"}:
+        arguments.update({key: row[key] for key in _STORE_KEYS if key in row})
+        if row.get("type"):
+            arguments["type"] = _TYPES[row["type"]]
+    default = row.get("default")
+    arguments["default"] = argparse.SUPPRESS if default == "==SUPPRESS==" else default
+    if row.get("required"):
+        arguments["required"] = True
+    return arguments
+
+
+def _bool_word(text: str) -> bool:
+    return text.lower() in {"yes", "true", "t", "1"}
+
+
+def _kv_cache_type(text: str) -> str:
+    if text.lower() not in {"continuous", "paged", "disabled"}:
+        raise ValueError(text)
+    return text.upper()
+
+
+_kv_cache_type.__name__ = "KVCacheType"  # argparse names the type in its message
+
+_TYPES: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "Path": Path,
+    "bool-word": _bool_word,
+    "KVCacheType": _kv_cache_type,
+}

@@ -1,0 +1,104 @@
+"""Tokens in and out: the tokenizer's files, prompts, and what run.py prints and writes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import BackendError
+from .files import read_json, write_npy, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .generation import Generated
+
+
+class Tokenizer:
+    """A tokenizer.json with the end-of-text token that its neighbours name."""
+
+    def __init__(self, directory: str) -> None:
+        from tokenizers import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
+            Tokenizer as Loaded,
+        )
+
+        path = Path(directory) / "tokenizer.json"
+        if not path.is_file():
+            raise BackendError(
+                f"no tokenizer.json in {directory}; give the model's directory "
+                "(--tokenizer in 0.5.0, --tokenizer_dir later): nothing is downloaded"
+            )
+        self._loaded: Any = Loaded.from_file(str(path))
+        self.end_id = self._find_end(Path(directory))
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a text."""
+        ids: list[int] = self._loaded.encode(text, add_special_tokens=special).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included as the release's scripts show them."""
+        text: str = self._loaded.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def _find_end(self, directory: Path) -> int | None:
+        for name in ("tokenizer_config.json", "special_tokens_map.json"):
+            if (directory / name).is_file():
+                token = read_json(directory / name).get("eos_token")
+                text = token.get("content") if isinstance(token, dict) else token
+                if text is not None and self._loaded.token_to_id(text) is not None:
+                    return int(self._loaded.token_to_id(text))
+        if (directory / "config.json").is_file():
+            found = read_json(directory / "config.json").get("eos_token_id")
+            return int(found) if isinstance(found, int) else None
+        return None
+
+
+def read_prompts(path: Path, tokenizer: Tokenizer, *, special: bool, text: bool) -> list[list[int]]:
+    """Prompts from a .csv or .npy file of token ids or, where the release can, a .txt of lines."""
+    if not path.is_file():
+        raise BackendError(f"{path}: no such file")
+    try:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8", newline="") as file:
+                return [[int(cell) for cell in line] for line in csv.reader(file) if line]
+        if path.suffix == ".npy":
+            rows = np.load(path, allow_pickle=False)
+            return [[int(t) for t in row if t != tokenizer.end_id] for row in rows]
+    except ValueError as error:
+        raise BackendError(f"{path}: not a file of token ids: {error}") from error
+    if path.suffix == ".txt" and text:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            return [tokenizer.encode(line, special=special) for line in lines]
+    raise BackendError(f"{path}: input file format not supported")
+
+
+def rows(generated: Sequence[Generated], max_output_len: int, pad_id: int) -> list[list[int]]:
+    """One row per prompt, all of one length: its tokens, the generated ones, then padding.
+
+    The length is that of the longest prompt plus max_output_len.
+    """
+    length = max(len(one.prompt) for one in generated) + max_output_len
+    full = [[*one.prompt, *one.tokens] for one in generated]
+    return [row + [pad_id] * (length - len(row)) for row in full]
+
+
+def write_csv(path: Path, table: list[list[int]]) -> None:
+    """Token ids as comma-separated lines."""
+    text = io.StringIO()
+    csv.writer(text, delimiter=",").writerows(table)
+    write_text(path, text.getvalue())
+
+
+def write_ids(path: Path, table: list[list[int]]) -> None:
+    """Token ids as an int32 NumPy file."""
+    write_npy(path, np.array(table, dtype=np.int32))
+
+
+def quoted(label: str, text: str) -> str:
+    """A line of run.py: the label and the text between quotation marks, unescaped."""
+    return f'{label}: "{text}"'

@@ -1,0 +1,21 @@
+"""The entry point: as little as possible before the first answer."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run `kit` with the arguments of this process; returns the exit code."""
+    if sys.argv[1:] == ["--version"]:
+        from kit import __version__
+
+        print(f"kit {__version__}")
+        return 0
+    from kit.cli import run
+
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

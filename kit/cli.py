@@ -1,0 +1,169 @@
+"""The command line: parse and dispatch, nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from kit import __version__
+from kit.errors import ExitCode, KitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+INTERRUPTED = 130
+"""What shells expect after Ctrl-C."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where the help is (exit 2)."""
+        print(f"error: {message}\n  try: {self.prog} --help", file=sys.stderr)
+        sys.exit(ExitCode.USAGE)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Parse, call the command, turn what it raises into one message and an exit code."""
+    options = parser().parse_args(list(arguments))
+
+    def command() -> int:
+        code: int = importlib.import_module(f"kit.commands.{options.module}").run(options)
+        return code
+
+    return guarded(command, options)
+
+
+def guarded(command: Callable[[], int], options: argparse.Namespace | None = None) -> int:
+    """Call a command; what it raises becomes one message and an exit code."""
+    options = options or argparse.Namespace(debug=False)
+    try:
+        code = command()
+        sys.stdout.flush()
+    except KitError as error:
+        if options.debug:
+            raise
+        return _report(options, str(error), error.hint, error.exit_code)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on where this one stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except Exception as error:
+        if options.debug:
+            raise
+        message = f"a bug in kit: {type(error).__name__}: {error}"
+        return _report(options, message, "run again with --debug and report it", ExitCode.BUG)
+    return code
+
+
+def _report(options: argparse.Namespace, message: str, hint: str | None, code: ExitCode) -> int:
+    if getattr(options, "json", False):
+        from kit.console import envelope
+
+        error = {"message": message, "hint": hint, "exit_code": int(code)}
+        envelope(options.schema, ok=False, error=error)
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"  try: {hint}", file=sys.stderr)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(
+        prog="kit",
+        description="Reproducible builds of TensorRT-LLM engines, with the network off.",
+        epilog="example: kit fetch rehearsal && kit build rehearsal && "
+        "kit run gpt2-tiny --stack rehearsal --release 0.9.0",
+    )
+    top.add_argument("--version", action="version", version=f"kit {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    lock = _command(commands, "lock", "resolve a stack's intent into a lock", "kit lock rehearsal")
+    _stack(lock)
+
+    fetch = _command(commands, "fetch", "download what a lock names", "kit fetch rehearsal")
+    _stack(fetch)
+    fetch.add_argument("--jobs", type=int, default=8, metavar="N", help="downloads at a time")
+
+    build = _command(commands, "build", "build a stack's image, network off", "kit build rehearsal")
+    _stack(build)
+    build.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="build again from nothing and compare with the image that is there",
+    )
+    build.add_argument("--quiet", action="store_true", help="the engine's output to the log only")
+
+    example = _command(commands, "example", "what can be run", "kit example list")
+    example.add_argument("action", choices=["list"])
+
+    plan = _command(
+        commands,
+        "plan",
+        "the exact commands of an example",
+        "kit plan gpt2-tiny --release 0.16.0 --shell",
+    )
+    plan.add_argument("example", metavar="EXAMPLE")
+    plan.add_argument("--release", required=True, metavar="R", help="a TensorRT-LLM release")
+    plan.add_argument("--shell", action="store_true", help="as a script that runs by hand")
+
+    run_ = _command(
+        commands,
+        "run",
+        "run an example in a stack's container and record the manifest",
+        "kit run gpt2-tiny --stack rehearsal --release 0.9.0",
+    )
+    run_.add_argument("example", metavar="EXAMPLE")
+    run_.add_argument("--stack", required=True, metavar="S")
+    run_.add_argument("--release", metavar="R", help="where the stack has several")
+    run_.add_argument("--gpus", default="none", metavar="GPUS", help="none, all, 0,1 or UUIDs")
+    run_.add_argument("--output", metavar="DIR", help="instead of runs/EXAMPLE/RELEASE/TIME")
+
+    manifest = _command(
+        commands,
+        "manifest",
+        "read, check, compare records of runs",
+        "kit manifest diff A/manifest.json B/manifest.json",
+    )
+    manifest.add_argument("action", choices=["show", "verify", "diff"])
+    manifest.add_argument("paths", nargs="+", metavar="MANIFEST")
+
+    compat = _command(
+        commands,
+        "verify-compat",
+        "do stack, release, engine and manifest fit together",
+        "kit verify-compat --stack rehearsal --release 0.9.0",
+    )
+    compat.add_argument("--release", metavar="R")
+    compat.add_argument("--stack", metavar="S")
+    compat.add_argument("--engine", metavar="DIR")
+    compat.add_argument("--manifest", metavar="FILE")
+    compat.add_argument("--lock", metavar="FILE")
+    compat.add_argument("--strict", action="store_true", help="unknown counts as incompatible")
+    return top
+
+
+def _command(
+    commands: argparse._SubParsersAction[_Parser], name: str, purpose: str, example: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name, help=purpose, description=purpose, epilog=f"example: {example}"
+    )
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    command.add_argument("--debug", action="store_true", help="show tracebacks")
+    command.set_defaults(module=name.replace("-", "_"), schema=name)
+    return command
+
+
+def _stack(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "stack",
+        nargs="?",
+        metavar="STACK",
+        help="by default the newest TensorRT-LLM on a host with an NVIDIA GPU, else rehearsal",
+    )

@@ -1,0 +1,1 @@
+"""One module a command: takes parsed arguments, prints the result, returns the exit code."""

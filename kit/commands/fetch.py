@@ -1,0 +1,39 @@
+"""`kit fetch`: fill the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit import project
+from kit.commands import stacks
+from kit.console import envelope, result, size
+from kit.locks import fetch, intent, resolve
+from kit.locks import lock as locks
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def run(options: argparse.Namespace) -> int:
+    """Download what is missing, by digest."""
+    place = project.find()
+    stack = stacks.choose(place, options.stack)
+    lock = locks.load(place.lock_path(stack))
+    resolve.check_current(lock, intent.load(place.intent_path(stack)))
+    report = fetch.fetch(place, lock, jobs=options.jobs)
+    if options.json:
+        envelope(
+            "fetch",
+            ok=True,
+            stack=stack,
+            fetched=report.fetched,
+            present=report.present,
+            bytes=report.bytes,
+            seconds=round(report.seconds, 3),
+        )
+        return 0
+    result(
+        f"{stack}: {len(lock.inputs)} inputs in the store; fetched {report.fetched} "
+        f"({size(report.bytes)}) in {report.seconds:.1f} s"
+    )
+    return 0

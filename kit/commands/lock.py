@@ -1,0 +1,42 @@
+"""`kit lock`: resolve an intent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit import project
+from kit.commands import stacks
+from kit.console import envelope, result, size
+from kit.locks import lock as locks
+from kit.locks.resolve import resolve
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write `lockfiles/STACK.lock.yaml` and say what changed."""
+    place = project.find()
+    stack = stacks.choose(place, options.stack)
+    path = place.lock_path(stack)
+    before = set(locks.load(path).inputs) if path.exists() else set()
+    lock = resolve(place, stack)
+    lock.write(path)
+    added, gone = set(lock.inputs) - before, before - set(lock.inputs)
+    if options.json:
+        envelope(
+            "lock",
+            ok=True,
+            stack=stack,
+            lock=str(lock.digest),
+            inputs=[{"name": item.name, "version": item.version} for item in lock.inputs],
+            added=[{"name": str(item)} for item in sorted(added)],
+            removed=[{"name": str(item)} for item in sorted(gone)],
+        )
+        return 0
+    if before:
+        for sign, items in (("-", gone), ("+", added)):
+            for item in sorted(items):
+                result(f"{sign} {item}")
+    result(f"{path}: {len(lock.inputs)} inputs, {size(lock.size)}, {lock.digest}")
+    return 0

@@ -1,0 +1,23 @@
+"""`kit plan`: the commands of an example for a release."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit.console import envelope, result
+from kit.examples import plan, recipe
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the plan as a table, as a script, or as JSON."""
+    planned = plan.plan(recipe.find(options.example), options.release)
+    if options.json:
+        envelope("plan", ok=True, **planned.to_dict())
+    elif options.shell:
+        result(planned.script().rstrip("\n"))
+    else:
+        result(planned.table())
+    return 0

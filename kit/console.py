@@ -1,0 +1,78 @@
+"""What people see: results on stdout, progress and notes on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tqdm import tqdm
+
+
+def note(message: str) -> None:
+    """Say what is going on, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def result(message: str) -> None:
+    """Print a result line on stdout."""
+    print(message, flush=True)
+
+
+def envelope(command: str, *, ok: bool, **content: Any) -> None:
+    """Print the one object that `--json` promises: `{"schema": "kit.<command>/1", "ok": …}`."""
+    document = {"schema": f"kit.{command}/1", "ok": ok, **content}
+    print(json.dumps(document, indent=2, ensure_ascii=False), flush=True)
+
+
+def table(rows: Iterable[Sequence[str]], header: Sequence[str]) -> str:
+    """Lay out rows under a header in columns, no trailing blanks."""
+    lines = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [lines[0], rule, *lines[1:]]
+    )
+
+
+def size(count: int) -> str:
+    """`1536` → `1.5 KB`, in powers of 1024."""
+    value = float(count)
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1024 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError
+
+
+def progress(total: int, label: str) -> tqdm[Any]:
+    """A byte progress bar on stderr; silent where stderr is no terminal."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        desc=label,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        disable=None,
+        leave=False,
+        file=sys.stderr,
+    )
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds gone by."""
+        return time.monotonic() - self._start

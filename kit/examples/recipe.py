@@ -1,0 +1,206 @@
+"""Recipes: what an example makes out of which model, for any release."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from kit import document
+from kit.data import releases
+from kit.digest import Digest
+from kit.errors import nearest, usage_error
+
+if TYPE_CHECKING:
+    from kit.document import Section
+
+SCHEMA = "kit.recipe/1"
+CATALOG = Path(__file__).with_name("catalog")
+
+Family = Literal["gpt"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+DType = Literal["float32", "float16", "bfloat16"]
+DTYPES: tuple[DType, ...] = get_args(DType)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How the model is converted: the weights' type, tensor and pipeline parallel ranks."""
+
+    dtype: DType
+    tp: int
+    pp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """The shapes that the engine is built for; `max_output_len` counts new tokens only."""
+
+    max_batch_size: int
+    max_input_len: int
+    max_output_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the engine is asked: greedy, `max_output_len` new tokens for every prompt.
+
+    `end_id` overrides the token that ends a text; None leaves it to the tokenizer.
+    """
+
+    prompts: tuple[str, ...]
+    max_output_len: int
+    end_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One example: model → checkpoint → engine → text, and the releases that it is meant for."""
+
+    name: str
+    description: str
+    family: Family
+    model: str
+    checkpoint: Checkpoint
+    build: Build
+    run: Run
+    releases: tuple[str, ...]
+
+    @property
+    def world_size(self) -> int:
+        """Ranks that the engine has, one GPU each."""
+        return self.checkpoint.tp * self.checkpoint.pp
+
+    @property
+    def digest(self) -> Digest:
+        """Identity of what the recipe asks for; its description does not count."""
+        content = asdict(self)
+        del content["description"]
+        return Digest.of_document(content)
+
+
+def names() -> list[str]:
+    """The names of all examples."""
+    return sorted(path.stem for path in CATALOG.glob("*.yaml"))
+
+
+def catalog() -> list[Recipe]:
+    """All examples, by name."""
+    return [find(name) for name in names()]
+
+
+def find(name: str) -> Recipe:
+    """The example of that name; an unknown one is an error with the nearest (exit 2)."""
+    if name not in names():
+        raise usage_error(
+            f"unknown example {name!r}; {nearest(name, names())}", hint="kit example list"
+        )
+    return load(CATALOG / f"{name}.yaml")
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        KitError: malformed, unknown key, impossible value; with file, line and column (exit 2).
+    """
+    top = document.load(path)
+    schema = top.text("schema")
+    if schema != SCHEMA:
+        raise top.error(f"expected schema {SCHEMA}, found {schema}", "schema")
+    name = top.text("name")
+    if name != path.stem:
+        raise top.error(
+            f"name: expected {path.stem!r}, the name of the file, found {name!r}", "name"
+        )
+    family = top.text("family")
+    if family not in FAMILIES:
+        raise top.error(f"family: unknown {family!r}; {nearest(family, FAMILIES)}", "family")
+    build = _build(top.section("build"))
+    recipe = Recipe(
+        name=name,
+        description=top.text("description"),
+        family=family,
+        model=top.text("model"),
+        checkpoint=_checkpoint(top.section("checkpoint")),
+        build=build,
+        run=_run(top.section("run"), build),
+        releases=_releases(top),
+    )
+    top.close()
+    return recipe
+
+
+def _checkpoint(section: Section) -> Checkpoint:
+    dtype = section.text("dtype")
+    if dtype not in DTYPES:
+        raise section.error(f"dtype: unknown {dtype!r}; {nearest(dtype, DTYPES)}", "dtype")
+    checkpoint = Checkpoint(dtype, _positive(section, "tp", 1), _positive(section, "pp", 1))
+    section.close()
+    return checkpoint
+
+
+def _build(section: Section) -> Build:
+    build = Build(
+        max_batch_size=_positive(section, "max_batch_size"),
+        max_input_len=_positive(section, "max_input_len"),
+        max_output_len=_positive(section, "max_output_len"),
+    )
+    section.close()
+    return build
+
+
+def _run(section: Section, build: Build) -> Run:
+    prompts = section.texts("prompts")
+    if not prompts:
+        raise section.error("prompts: expected at least one")
+    if len(prompts) > build.max_batch_size:
+        raise section.error(
+            f"prompts: {len(prompts)} are more than max_batch_size {build.max_batch_size}",
+            "prompts",
+        )
+    for prompt in prompts:
+        # run.py takes them as words of one option, where a dash would begin the next option.
+        if not prompt.strip() or prompt.startswith("-") or "\0" in prompt:
+            raise section.error(
+                f"prompts: {prompt!r} is empty or begins with '-'; run.py cannot take it", "prompts"
+            )
+    max_output_len = _positive(section, "max_output_len")
+    if max_output_len > build.max_output_len:
+        raise section.error(
+            f"max_output_len: {max_output_len} is more than the engine is built for "
+            f"({build.max_output_len})",
+            "max_output_len",
+        )
+    end_id = _positive(section, "end_id") if "end_id" in section else None
+    section.close()
+    return Run(prompts, max_output_len, end_id)
+
+
+def _releases(top: Section) -> tuple[str, ...]:
+    given = top.plain("releases")
+    if isinstance(given, str):
+        try:
+            found = tuple(releases.select(given))
+        except ValueError as error:
+            raise top.error(str(error), "releases") from error
+    elif isinstance(given, list) and all(isinstance(item, str) for item in given):
+        known = releases.versions()
+        for item in given:
+            if item not in known:
+                raise top.error(
+                    f"releases: unknown release {item!r}; {nearest(item, known)}", "releases"
+                )
+        found = tuple(version for version in known if version in given)
+    else:
+        raise top.error("releases: expected a range such as '>=0.9.0' or a list", "releases")
+    if not found:
+        raise top.error(f"releases: {given!r} holds no release", "releases")
+    return found
+
+
+def _positive(section: Section, key: str, default: int | None = None) -> int:
+    value = section.integer(key, default)
+    if value < 1:
+        raise section.error(f"{key}: expected 1 or more, found {value}", key)
+    return value

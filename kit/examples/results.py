@@ -1,0 +1,128 @@
+"""What a run has left in its work folder: files with digests, and the answers to the prompts."""
+
+from __future__ import annotations
+
+import csv
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from kit.digest import Digest
+from kit.errors import content_error
+from kit.examples import dialect, text
+from kit.manifests.record import ROLES, Artifact, Output, Role
+
+if TYPE_CHECKING:
+    from kit.examples.recipe import Recipe
+
+
+def artifacts(work: Path) -> tuple[Artifact, ...]:
+    """Every file below `work` with its digest, sorted by path; each is read once.
+
+    Raises:
+        KitError: a link, a device, or a file outside the folders that the plan writes to (exit 4).
+    """
+    found: list[tuple[str, Role]] = []
+    for folder, folders, names in os.walk(work, onerror=_raise):
+        for name in (*folders, *names):
+            path = Path(folder) / name
+            member = path.relative_to(work).as_posix()
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode) and member.partition("/")[0] in ROLES:
+                continue
+            role = _role(member)
+            if role is None or not stat.S_ISREG(mode):
+                raise content_error(
+                    f"{path}: expected regular files in {', '.join(ROLES)}, found something else: "
+                    "it cannot be recorded"
+                )
+            found.append((member, role))
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        digests = list(pool.map(lambda item: Digest.of_file(work / item[0]), found))
+    try:
+        recorded = [
+            Artifact(member, (work / member).stat().st_size, digest.hex, role)
+            for (member, role), digest in zip(found, digests, strict=True)
+        ]
+    except ValueError as error:
+        raise content_error(f"{work}: a file cannot be recorded: {error}") from error
+    return tuple(sorted(recorded, key=lambda artifact: artifact.path))
+
+
+def outputs(recipe: Recipe, release: str, work: Path, model: Path) -> tuple[Output, ...]:
+    """The answers, in the order of the prompts.
+
+    Raises:
+        KitError: a file of token ids is malformed or lacks a row for a prompt (exit 4).
+    """
+    tokenizer = text.load(model)
+    end_id = recipe.run.end_id
+    if end_id is None and tokenizer is not None:
+        end_id = tokenizer.end_id
+    answers: list[Output] = []
+    for _, tokens, prompts in dialect.questions(recipe, release):
+        path = in_work(work, tokens)
+        rows = _rows(path)
+        if len(rows) != len(prompts):
+            raise content_error(
+                f"{path}: expected {len(prompts)} rows of token ids, found {len(rows)}"
+            )
+        answers += [
+            _answer(prompt, row, recipe.run.max_output_len, end_id, tokenizer)
+            for prompt, row in zip(prompts, rows, strict=True)
+        ]
+    return tuple(answers)
+
+
+def in_work(work: Path, path: str) -> Path:
+    """Where a path of the container lies on the host."""
+    return work / PurePosixPath(path).relative_to(dialect.WORK)
+
+
+def _answer(
+    prompt: str,
+    row: tuple[int, ...],
+    max_output_len: int,
+    end_id: int | None,
+    tokenizer: text.Tokenizer | None,
+) -> Output:
+    length = None if tokenizer is None else tokenizer.prompt_length(row, prompt)
+    if tokenizer is None or length is None:
+        return Output(prompt, None, row, None)
+    fresh = row[length : length + max_output_len]
+    if end_id is not None and end_id in fresh:
+        fresh = fresh[: fresh.index(end_id)]
+    try:
+        answer = tokenizer.decode(fresh)
+    except KeyError as error:
+        raise content_error(f"token id {error} is not in the model's tokenizer") from error
+    return Output(prompt, row[:length], fresh, answer)
+
+
+def _rows(path: Path) -> list[tuple[int, ...]]:
+    try:
+        with path.open(encoding="ascii", newline="") as stream:
+            rows = [tuple(_token(cell) for cell in row) for row in csv.reader(stream) if row]
+    except (OSError, ValueError, csv.Error) as error:
+        raise content_error(f"{path}: no rows of token ids: {error}") from error
+    return rows
+
+
+def _token(cell: str) -> int:
+    token = int(cell)
+    if token < 0:
+        raise ValueError(f"token id {token} is negative")
+    return token
+
+
+def _role(member: str) -> Role | None:
+    if member.endswith(".cache"):  # timing caches: TensorRT's own, different on every host
+        return "cache"
+    top = member.partition("/")[0]
+    return next((role for role in ROLES if role == top and top != member), None)
+
+
+def _raise(error: OSError) -> None:
+    raise error

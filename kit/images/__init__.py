@@ -1,0 +1,49 @@
+"""Images and the engines that build and run them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from kit.errors import environment_error, usage_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kit.images.engine import Engine
+
+ENGINES = ("docker", "podman")
+
+
+def select(home: Path) -> Engine:
+    """The engine that `KIT_ENGINE` names, else a reachable Docker daemon, else Podman.
+
+    Args:
+        home: where what was found out about this host is kept.
+
+    Raises:
+        KitError: an unknown name (exit 2); none is there (exit 3).
+    """
+    wanted = os.environ.get("KIT_ENGINE", "")
+    if wanted and wanted not in ENGINES:
+        raise usage_error(f"KIT_ENGINE={wanted}: expected docker or podman")
+    if wanted != "podman":
+        from kit.images.docker import Docker
+
+        docker = Docker.reach()
+        if docker is not None:
+            return docker
+    if wanted != "docker":
+        from kit.images.podman import Podman
+
+        if Podman.is_installed():
+            return Podman(home)
+    missing = (
+        f"KIT_ENGINE={wanted}, but it"
+        if wanted
+        else "no container engine: neither docker nor podman"
+    )
+    raise environment_error(
+        f"{missing} is not installed or not running",
+        hint="make setup installs Podman, or: sudo apt-get install podman",
+    )

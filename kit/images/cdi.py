@@ -1,0 +1,149 @@
+"""NVIDIA GPUs for engines that speak CDI: find a specification, or write one.
+
+The Container Device Interface describes what a device needs inside a container: nodes, libraries,
+variables (https://github.com/cncf-tags/container-device-interface, version 0.5.0). NVIDIA's toolkit
+writes it with `nvidia-ctk cdi generate`; where the toolkit is missing the kit writes a plain one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.errors import environment_error
+from kit.files import write_json
+from kit.images import process
+
+KIND = "nvidia.com/gpu"
+FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
+GENERATED = Path("/var/run/cdi/trtllm-kit-nvidia.json")
+"""Volatile on purpose: it describes the driver of this boot."""
+TARGET = "/usr/local/nvidia/lib64"
+"""Where driver libraries stand inside the container."""
+_SHARED_NODES = (
+    "/dev/nvidiactl",
+    "/dev/nvidia-uvm",
+    "/dev/nvidia-uvm-tools",
+    "/dev/nvidia-modeset",
+)
+_LIBRARY_FOLDERS = (
+    "/usr/local/nvidia/lib64",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/run/nvidia/driver/usr/lib/x86_64-linux-gnu",
+)
+_PROGRAMS = ("nvidia-smi", "nvidia-debugdump", "nvidia-cuda-mps-control")
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU of this host, as `nvidia-smi` lists it."""
+
+    index: int
+    uuid: str
+    minor: int
+    name: str
+
+
+def smi() -> str | None:
+    """The `nvidia-smi` of this host, on PATH or where drivers of containers put it."""
+    return shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path="/usr/local/nvidia/bin")
+
+
+def gpus() -> tuple[str, list[Gpu]]:
+    """Driver version and GPUs of this host.
+
+    Raises:
+        KitError: no driver, or it does not answer (exit 3).
+    """
+    program = smi()
+    if program is None:
+        raise environment_error(
+            "no NVIDIA driver on this host: nvidia-smi was not found",
+            hint="use --gpus none, or install the driver",
+        )
+    done = process.capture([program, "-q", "-x"])
+    if done.returncode != 0:
+        raise environment_error(f"nvidia-smi failed: {(done.stderr or done.stdout).strip()}")
+    tree = ET.fromstring(done.stdout)  # noqa: S314  # the driver's own answer
+    found = [
+        Gpu(index, _text(gpu, "uuid"), int(_text(gpu, "minor_number")), _text(gpu, "product_name"))
+        for index, gpu in enumerate(tree.iter("gpu"))
+    ]
+    return _text(tree, "driver_version"), found
+
+
+def ensure_specification() -> None:
+    """Make sure that `nvidia.com/gpu=…` means something to the engine.
+
+    Raises:
+        KitError: no GPU, or no specification and no right to write one (exit 3).
+    """
+    driver, devices = gpus()
+    for folder in FOLDERS:
+        for path in sorted(folder.glob("*")) if folder.is_dir() else []:
+            if path != GENERATED and KIND in path.read_text(errors="replace"):
+                return
+    if os.geteuid() != 0:
+        raise environment_error(
+            "no CDI specification for nvidia.com/gpu in /etc/cdi or /var/run/cdi",
+            hint="sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
+        )
+    write_json(GENERATED, specification(driver, devices))
+
+
+def specification(driver: str, devices: list[Gpu]) -> dict[str, Any]:
+    """A CDI document: each GPU by index and by UUID, and all of them together."""
+    named: list[dict[str, Any]] = []
+    for gpu in devices:
+        edits = {"deviceNodes": [{"path": f"/dev/nvidia{gpu.minor}"}]}
+        named += [{"name": name, "containerEdits": edits} for name in (str(gpu.index), gpu.uuid)]
+    every = [{"path": f"/dev/nvidia{gpu.minor}"} for gpu in devices]
+    named.append({"name": "all", "containerEdits": {"deviceNodes": every}})
+    nodes = [{"path": path} for path in _SHARED_NODES if _is_device(Path(path))]
+    return {
+        "cdiVersion": "0.5.0",
+        "kind": KIND,
+        "devices": named,
+        "containerEdits": {
+            "deviceNodes": nodes,
+            "env": [f"LD_LIBRARY_PATH={TARGET}", "NVIDIA_VISIBLE_DEVICES=void"],
+            "mounts": _mounts(driver),
+        },
+    }
+
+
+def _mounts(driver: str) -> list[dict[str, Any]]:
+    """Every library of exactly this driver version under each of its names, and its programs."""
+    pairs: dict[str, str] = {}
+    for folder in map(Path, _LIBRARY_FOLDERS):
+        for library in sorted(folder.glob("lib*.so*")) if folder.is_dir() else []:
+            real = library.resolve()
+            if real.name.endswith(f".so.{driver}"):
+                pairs.setdefault(f"{TARGET}/{library.name}", str(real))
+    for program in _PROGRAMS:
+        found = shutil.which(program) or shutil.which(program, path="/usr/local/nvidia/bin")
+        if found:
+            pairs[f"/usr/bin/{program}"] = str(Path(found).resolve())
+    options = ["ro", "nosuid", "nodev", "bind"]
+    return [
+        {"hostPath": source, "containerPath": target, "options": options}
+        for target, source in sorted(pairs.items())
+    ]
+
+
+def _is_device(path: Path) -> bool:
+    try:
+        return stat.S_ISCHR(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _text(element: ET.Element, tag: str) -> str:
+    return (element.findtext(tag) or "").strip()

@@ -1,0 +1,245 @@
+"""Docker: everything through its API, the build through the BuildKit of its command line."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.errors import environment_error
+from kit.images import process
+from kit.images.confinement import handed_over, user_arguments
+from kit.images.oci import archive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from docker import DockerClient
+
+    from kit.images.engine import BuildRequest, Gpus, RunRequest
+    from kit.images.oci import Image
+
+_SOCKET = Path("/var/run/docker.sock")
+_LABEL = "org.trtllm-kit.process"
+
+
+class Docker:
+    """A reachable Docker daemon."""
+
+    name = "docker"
+
+    def __init__(self, client: DockerClient) -> None:
+        self._client = client
+
+    @classmethod
+    def reach(cls) -> Docker | None:
+        """Connect to the daemon that DOCKER_HOST names, else to the usual socket; or None."""
+        if "DOCKER_HOST" not in os.environ and not _SOCKET.exists():
+            return None
+        import docker
+        from docker.errors import DockerException
+
+        try:
+            client = docker.from_env(timeout=600)
+            client.ping()
+        except (DockerException, OSError):
+            return None
+        return cls(client)
+
+    def version(self) -> str:
+        """The daemon's version."""
+        with _explained("version"):
+            return str(self._client.version()["Version"])
+
+    def has(self, reference: str) -> bool:
+        """Whether storage has the image."""
+        from docker.errors import ImageNotFound
+
+        with _explained("inspect image"):
+            try:
+                self._client.images.get(reference)
+            except ImageNotFound:
+                return False
+            return True
+
+    def load(self, image: Image, name: str) -> str:
+        """Load what the daemon lacks; returns the image's id.
+
+        A daemon that keeps layers by diff id takes an archive without those it has; one that
+        keeps blobs wants all of them.
+        """
+        answers: list[str] = []
+        for skipped in dict.fromkeys([self._present(image), frozenset()]):
+            with _explained("load"):
+                loading: Any = self._client.api
+                chunks = archive(image, name, skip=skipped)
+                answers += [str(answer) for answer in loading.load_image(chunks)]
+            if self.has(name):
+                return str(self._client.images.get(name).id)
+        raise environment_error(f"docker load of {name} failed: {' '.join(answers[-3:])}")
+
+    def build(self, context: Path, dockerfile: Path, request: BuildRequest) -> None:
+        """`docker build` with BuildKit and network none; finished steps stay cached."""
+        argv = [_buildkit(), "build", "--network=none", "--progress=plain", "--tag", request.tag]
+        argv += ["--target", request.target, *(["--no-cache"] if request.fresh else [])]
+        for key, value in request.arguments.items():
+            argv += ["--build-arg", f"{key}={value}"]
+        argv += ["--file", str(dockerfile), str(context)]
+        environment = {
+            "DOCKER_BUILDKIT": "1",
+            "BUILDX_BUILDER": "default",
+            "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+        }
+        code, tail = process.stream(argv, request.log, environment)
+        if code != 0:
+            raise request.failed(code, tail)
+
+    def save(self, reference: str) -> Iterator[bytes]:
+        """The image as a docker-archive stream."""
+        with _explained("save"):
+            yield from self._client.images.get(reference).save(named=False)
+
+    def run(self, request: RunRequest, on_line: Callable[[str], None]) -> int:
+        """Create, start, follow and remove a closed container."""
+        from docker.types import DeviceRequest
+
+        user, is_root = user_arguments()
+        options: dict[str, Any] = {}
+        if request.gpus:
+            options["device_requests"] = [_device_request(DeviceRequest, request.gpus)]
+        self._sweep()
+        with _explained("run"), handed_over(request, active=is_root):
+            container = self._client.containers.create(
+                request.image,
+                command=list(request.argv[1:]),
+                entrypoint=[request.argv[0]],
+                name=f"kit-{secrets.token_hex(6)}",
+                labels={_LABEL: _identity(os.getpid())},
+                network_mode="none",
+                read_only=True,
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                tmpfs={"/tmp": "rw,exec,nosuid,nodev,mode=1777"},  # noqa: S108
+                user=user,
+                shm_size=request.shm_bytes,
+                working_dir=request.workdir,
+                environment=dict(request.environment),
+                mounts=[_mount(m.target, str(m.source), m.writable) for m in request.mounts],
+                **options,
+            )
+            try:
+                container.start()
+                for line in _lines(container.logs(stream=True, follow=True)):
+                    on_line(line)
+                return int(container.wait()["StatusCode"])
+            finally:
+                with contextlib.suppress(Exception):
+                    container.remove(force=True)
+
+    def remove(self, reference: str) -> None:
+        """Untag or delete an image."""
+        from docker.errors import ImageNotFound
+
+        with _explained("remove image"), contextlib.suppress(ImageNotFound):
+            self._client.images.remove(reference, force=True)
+
+    def _sweep(self) -> None:
+        """Remove containers of kits that were killed."""
+        with _explained("list containers"):
+            for container in self._client.containers.list(
+                all=True, filters={"label": _LABEL}, ignore_removed=True
+            ):
+                identity = container.labels[_LABEL]
+                if _identity(int(identity.split("-")[0])) != identity:
+                    with contextlib.suppress(Exception):
+                        container.remove(force=True)
+
+    def _present(self, image: Image) -> frozenset[Any]:
+        """Layers of images that the daemon has, as far as they are the first layers of this one."""
+        chain = [str(layer.digest) for layer in image.layers]
+        known = 0
+        with _explained("list images"):
+            for other in self._client.images.list():
+                layers = other.attrs.get("RootFS", {}).get("Layers") or []
+                same = 0
+                for mine, theirs in zip(chain, layers, strict=False):
+                    if mine != theirs:
+                        break
+                    same += 1
+                known = max(known, same)
+        return frozenset(layer.digest for layer in image.layers[:known])
+
+
+@contextlib.contextmanager
+def _explained(action: str) -> Iterator[None]:
+    """Turn what the API raises into one error of the environment."""
+    import requests
+    import urllib3
+    from docker.errors import DockerException
+
+    try:
+        yield
+    except (
+        DockerException,
+        requests.exceptions.RequestException,
+        urllib3.exceptions.HTTPError,
+    ) as error:
+        text = getattr(error, "explanation", None) or str(error) or type(error).__name__
+        raise environment_error(
+            f"docker {action} failed: {text}", hint="docker info, then run the same command"
+        ) from error
+
+
+@functools.cache
+def _buildkit() -> str:
+    """A `docker` command that builds with BuildKit: newer ones need the buildx plugin for it."""
+    tried = []
+    for folder in os.get_exec_path():
+        found = shutil.which("docker", path=folder)
+        if found is None or found in tried:
+            continue
+        tried.append(found)
+        version = process.capture([found, "--version"]).stdout
+        digits = "".join(c for c in version.partition("version ")[2] if c.isdigit() or c == ".")
+        is_old = digits.partition(".")[0].isdecimal() and int(digits.partition(".")[0]) < 23
+        if is_old or process.capture([found, "buildx", "version"]).returncode == 0:
+            return found
+    raise environment_error(
+        f"no docker command builds with BuildKit (on PATH: {', '.join(tried) or 'none'})",
+        hint="install the docker-buildx plugin, or use Podman: KIT_ENGINE=podman",
+    )
+
+
+def _device_request(kind: Any, gpus: Gpus) -> Any:
+    if gpus.all:
+        return kind(count=-1, capabilities=[["gpu"]])
+    return kind(device_ids=list(gpus.devices), capabilities=[["gpu"]])
+
+
+def _mount(target: str, source: str, writable: bool) -> Any:
+    from docker.types import Mount
+
+    return Mount(target, source, type="bind", read_only=not writable)
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace").rstrip("\r")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def _identity(process_id: int) -> str:
+    """A process by id and start time, so that a reused id is not taken for it."""
+    try:
+        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return f"{process_id}-gone"
+    return f"{process_id}-{fields[19]}"

@@ -1,0 +1,166 @@
+"""Podman, with or without root, through its command line."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from typing import TYPE_CHECKING
+
+from kit.digest import CHUNK
+from kit.errors import environment_error
+from kit.images import cdi, process
+from kit.images.confinement import Way, handed_over, user_arguments, working
+from kit.images.oci import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from kit.images.engine import BuildRequest, Gpus, RunRequest
+    from kit.images.oci import Image
+
+_ENGINE_FAILED = 125
+"""Podman's exit code for "the container could not be run"."""
+
+
+class Podman:
+    """The `podman` on PATH; `home` keeps what was found out about this host."""
+
+    name = "podman"
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._version = ""
+        self._way: Way | None = None
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether there is a `podman` on PATH."""
+        return shutil.which("podman") is not None
+
+    def version(self) -> str:
+        """What `podman --version` says."""
+        if not self._version:
+            done = process.capture(["podman", "--version"])
+            if done.returncode != 0:
+                raise environment_error(f"podman does not work: {done.stderr.strip()}")
+            self._version = done.stdout.split()[-1]
+        return self._version
+
+    def has(self, reference: str) -> bool:
+        """Whether storage has the image."""
+        return process.capture(["podman", "image", "exists", reference]).returncode == 0
+
+    def load(self, image: Image, name: str) -> str:
+        """Copy an image's missing layers into storage and name it; returns its id."""
+        source = f"oci:{image.layout.root}:{_named(image)}"
+        self._must("pull", "--quiet", source)
+        self._must("tag", image.image_id.hex, name)
+        return image.image_id.hex
+
+    def build(self, context: Path, dockerfile: Path, request: BuildRequest) -> None:
+        """`podman build` with network none, every step anew.
+
+        Its layer cache is not used: it takes a RUN for done although the files mounted into it
+        have changed, and loses sight of a cached stage that is mounted (both seen in 4.3.1).
+        """
+        argv = [*self._podman(), "build", *self._limits(), "--network=none", "--pull=never"]
+        argv += ["--format=docker", "--timestamp=0", "--security-opt=label=disable"]
+        argv += ["--layers=false", "--tag", request.tag, "--target", request.target]
+        for key, value in request.arguments.items():
+            argv += ["--build-arg", f"{key}={value}"]
+        code, tail = process.stream([*argv, "--file", str(dockerfile), str(context)], request.log)
+        if code != 0:
+            raise request.failed(code, tail)
+
+    def save(self, reference: str) -> Iterator[bytes]:
+        """The image as a docker-archive stream."""
+        argv = ["podman", "save", "--quiet", "--format", "docker-archive", reference]
+        with process.child(argv, separate_errors=True) as saving:
+            assert saving.stdout is not None
+            assert saving.stderr is not None
+            while piece := saving.stdout.read(CHUNK):
+                yield piece
+            problem = saving.stderr.read().decode(errors="replace").strip()
+            if saving.wait() != 0:
+                raise environment_error(f"podman save {reference} failed: {problem}")
+
+    def run(self, request: RunRequest, on_line: Callable[[str], None]) -> int:
+        """`podman run`, closed; the container is removed at the end, however it comes."""
+        argv = [*self._podman(), "run", *self._limits(), *self._closed(request)]
+        name = f"kit-{secrets.token_hex(6)}"
+        argv += ["--name", name, "--entrypoint", request.argv[0], request.image, *request.argv[1:]]
+        try:
+            with handed_over(request, active=user_arguments()[1]):
+                code, tail = process.stream(argv, on_line)
+        except BaseException:
+            process.capture(["podman", "rm", "--force", "--time", "2", "--ignore", name])
+            raise
+        if code == _ENGINE_FAILED:
+            last = tail[-1] if tail else "no message"
+            raise environment_error(f"podman could not run the container: {last}", "kit doctor")
+        return code
+
+    def remove(self, reference: str) -> None:
+        """Untag or delete an image."""
+        process.capture(["podman", "rmi", "--force", reference])
+
+    def _closed(self, request: RunRequest) -> list[str]:
+        user, is_root = user_arguments()
+        argv = ["--rm", "--pull=never", "--network=none", "--read-only", "--cap-drop=all"]
+        argv += ["--security-opt=no-new-privileges", "--security-opt=label=disable"]
+        argv += ["--tmpfs=/tmp:rw,exec,nosuid,nodev,mode=1777", "--no-hosts"]
+        argv += [
+            f"--user={user}",
+            f"--shm-size={request.shm_bytes}",
+            f"--workdir={request.workdir}",
+        ]
+        argv += [] if is_root else ["--userns=keep-id"]
+        for key, value in request.environment.items():
+            argv += ["--env", f"{key}={value}"]
+        for mount in request.mounts:
+            options = "" if mount.writable else ",ro"
+            argv += ["--mount", f"type=bind,src={mount.source},dst={mount.target}{options}"]
+        return argv + _devices(request.gpus)
+
+    def _podman(self) -> list[str]:
+        way = self._working()
+        return ["podman", "--runtime", way.runtime] if way.runtime else ["podman"]
+
+    def _limits(self) -> list[str]:
+        return [f"--ulimit={limit}" for limit in self._working().limits]
+
+    def _working(self) -> Way:
+        if self._way is None:
+            memory = self._home / "engines" / "podman.json"
+            layout = Layout(self._home / "engines" / "probe")
+            self._way = working(memory, f"podman {self.version()}", layout, self._attempt)
+        return self._way
+
+    def _attempt(self, image: Image, way: Way) -> str | None:
+        reference = self.load(image, _named(image))
+        argv = ["podman", *(["--runtime", way.runtime] if way.runtime else []), "run", "--rm"]
+        argv += ["--pull=never", "--network=none", *[f"--ulimit={limit}" for limit in way.limits]]
+        done = process.capture([*argv, reference])
+        return None if done.returncode == 0 else (done.stderr.strip() or f"exit {done.returncode}")
+
+    def _must(self, *arguments: str) -> str:
+        done = process.capture(["podman", *arguments])
+        if done.returncode != 0:
+            raise environment_error(
+                f"podman {arguments[0]} failed: {done.stderr.strip()}", hint="kit doctor"
+            )
+        return done.stdout
+
+
+def _devices(gpus: Gpus) -> list[str]:
+    if not gpus:
+        return []
+    cdi.ensure_specification()
+    wanted = ["all"] if gpus.all else list(gpus.devices)
+    return [f"--device=nvidia.com/gpu={device}" for device in wanted]
+
+
+def _named(image: Image) -> str:
+    names = image.layout.names()
+    return next(name for name, digest in names.items() if digest == image.manifest_digest)

@@ -1,0 +1,248 @@
+"""One request at a time: proxies, certificates, logins, redirects, and why there was no answer."""
+
+from __future__ import annotations
+
+import contextlib
+import netrc
+import os
+import ssl
+import threading
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+from kit.errors import ExitCode, KitError, environment_error
+from kit.store import refuse_cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import NoReturn
+
+    import urllib3
+
+_REDIRECTS = 10
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class NotFound(KitError):  # noqa: N818 (the caller knows what it means for a package)
+    """The server answers, and does not have it (404 or 410)."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"{url}: not found", exit_code=ExitCode.ENVIRONMENT)
+
+
+class Interrupted(Exception):  # noqa: N818 (never leaves the client)
+    """This try has failed, the next may not; says why and how long the server wants to rest."""
+
+    def __init__(self, reason: str, rest: float = 0.0) -> None:
+        super().__init__(reason)
+        self.rest = rest
+
+
+def shown(url: str) -> str:
+    """The URL for people: no login, no query, no fragment, where secrets may stand."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", "")) + ("?…" if parts.query else "")
+
+
+@dataclass(slots=True)
+class Connections:
+    """Connections that several threads share; proxies and certificates as the environment says.
+
+    Attributes:
+        connect_timeout: seconds to wait for a connection.
+        read_timeout: seconds of silence after which a connection counts as broken.
+        cancelled: once set, nothing more is asked.
+    """
+
+    connect_timeout: float
+    read_timeout: float
+    cancelled: threading.Event
+    _certificates: str | None = None
+    _pools: dict[str, Any] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextlib.contextmanager
+    def open(
+        self, url: str, headers: dict[str, str], method: str = "GET"
+    ) -> Iterator[tuple[urllib3.BaseHTTPResponse, str]]:
+        """Ask, and follow redirects; a login never travels on to another host."""
+        import urllib3
+
+        headers.setdefault("User-Agent", "trtllm-kit")
+        for _ in range(_REDIRECTS):
+            refuse_cancelled(self.cancelled)
+            bare, login = _login(url)
+            if login and not any(name.lower() == "authorization" for name in headers):
+                headers.update(login)
+            try:
+                response = self._pool(bare).urlopen(
+                    method,
+                    bare,
+                    headers=headers,
+                    preload_content=False,
+                    redirect=False,
+                    retries=False,
+                )
+            except urllib3.exceptions.HTTPError as error:
+                _fail(bare, error)
+            try:
+                if target := response.get_redirect_location():
+                    following = urljoin(bare, target)
+                    _require_safe(bare, following)
+                    if urlsplit(following)[:2] != urlsplit(bare)[:2]:
+                        headers = {
+                            name: value
+                            for name, value in headers.items()
+                            if name.lower() not in ("authorization", "cookie")
+                        }
+                    url = following
+                    response.drain_conn()
+                    continue
+                yield response, bare
+                return  # noqa: TRY300 (what the caller does with it belongs under the `try`)
+            except urllib3.exceptions.HTTPError as error:
+                _fail(bare, error)
+            finally:
+                # A connection whose answer was not read to its end is of no more use; one that
+                # was has gone back to the pool by itself.
+                response.close()
+        raise environment_error(f"{shown(url)}: more than {_REDIRECTS} redirects")
+
+    def trust(self, certificates: str) -> None:
+        """Accept one more file of certificate authorities from now on."""
+        with self._lock:
+            if self._certificates != certificates:
+                self._certificates = certificates
+                self._pools.clear()
+
+    def _pool(self, url: str) -> Any:
+        import urllib3
+
+        parts = urlsplit(url)
+        proxy = None
+        if not urllib.request.proxy_bypass(parts.hostname or ""):
+            proxies = urllib.request.getproxies()
+            proxy = proxies.get(parts.scheme) or proxies.get("all")
+        with self._lock:
+            if (proxy or "") not in self._pools:
+                options: dict[str, Any] = {
+                    "maxsize": 64,
+                    "timeout": urllib3.Timeout(
+                        connect=self.connect_timeout, read=self.read_timeout
+                    ),
+                    "ssl_context": _trust(self._certificates),
+                }
+                if proxy:
+                    address = proxy if "://" in proxy else f"http://{proxy}"
+                    bare, login = _login(address)
+                    via = {f"proxy-{key}".lower(): value for key, value in login.items()}
+                    self._pools[proxy] = urllib3.ProxyManager(bare, proxy_headers=via, **options)
+                else:
+                    self._pools[""] = urllib3.PoolManager(**options)
+            return self._pools[proxy or ""]
+
+
+def require_success(response: urllib3.BaseHTTPResponse, url: str) -> None:
+    """Go on only with an answer that carries the file.
+
+    Raises:
+        NotFound: the server does not have it.
+        Interrupted: it may have it later.
+        KitError: it refuses (exit 3).
+    """
+    status = response.status
+    if status in (200, 206):
+        return
+    if status in (404, 410):
+        raise NotFound(shown(url))
+    if status in _RETRIED:
+        rest = response.headers.get("Retry-After", "")
+        raise Interrupted(f"the server answers {status}", float(rest) if rest.isdigit() else 0.0)
+    if status in (401, 403, 407):
+        raise environment_error(
+            f"{shown(url)}: the server refuses with {status}: a login is missing or wrong",
+            hint="a login goes into ~/.netrc, or HF_TOKEN for the Hugging Face hub",
+        )
+    raise environment_error(f"{shown(url)}: the server answers {status}, expected 200")
+
+
+def _require_safe(origin: str, target: str) -> None:
+    scheme = urlsplit(target).scheme
+    if scheme not in ("http", "https") or (origin.startswith("https:") and scheme == "http"):
+        raise environment_error(
+            f"{shown(origin)}: refused to be sent on to {shown(target)}: not https"
+        )
+
+
+def _fail(url: str, error: urllib3.exceptions.HTTPError) -> NoReturn:
+    """Say in few words, free of secrets, why there is no answer; only some causes may pass."""
+    import urllib3.exceptions as causes
+
+    host = urlsplit(url).hostname
+    if isinstance(error, causes.ProxyError):
+        raise Interrupted("the proxy cannot be reached or refuses") from None
+    if isinstance(error, causes.SSLError):
+        detail = error.args[0] if error.args else error
+        reason = getattr(detail, "verify_message", "") or "the TLS handshake failed"
+        raise environment_error(
+            f"{shown(url)}: no trusted connection: {reason}",
+            hint="name your certificate authorities in SSL_CERT_FILE or REQUESTS_CA_BUNDLE",
+        ) from None
+    if isinstance(error, causes.LocationValueError):
+        raise environment_error(f"{shown(url)}: not a URL that can be asked") from None
+    if isinstance(error, causes.NameResolutionError):
+        raise Interrupted(f"the name {host} is not known here") from None
+    if isinstance(error, causes.ConnectTimeoutError):
+        raise Interrupted("no connection in time") from None
+    if isinstance(error, causes.NewConnectionError):
+        raise Interrupted("no connection") from None
+    if isinstance(error, causes.ReadTimeoutError):
+        raise Interrupted("the server has gone silent") from None
+    if isinstance(error, causes.IncompleteRead):
+        raise Interrupted("the connection ended early") from None
+    raise Interrupted("the connection broke") from None
+
+
+def _login(url: str) -> tuple[str, dict[str, str]]:
+    """The URL without its login, and the login as a header: from the URL itself, else ~/.netrc."""
+    import urllib3
+
+    parts = urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    bare = urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
+    if login:
+        return bare, urllib3.make_headers(basic_auth=unquote(login))
+    place = Path(os.environ.get("NETRC") or "~/.netrc")
+    try:
+        known = netrc.netrc(place.expanduser()).authenticators(parts.hostname or "")
+    except (OSError, RuntimeError, netrc.NetrcParseError):
+        known = None
+    if known is None or not known[2]:
+        return bare, {}
+    return bare, urllib3.make_headers(basic_auth=f"{known[0] or known[1]}:{known[2]}")
+
+
+def _trust(more: str | None) -> ssl.SSLContext:
+    """The system's certificate authorities, or those that the environment names."""
+    named = [
+        path
+        for path in (os.environ.get("SSL_CERT_FILE"), os.environ.get("REQUESTS_CA_BUNDLE"), more)
+        if path
+    ]
+    context = ssl.create_default_context()
+    for path in dict.fromkeys(named):
+        try:
+            if Path(path).is_dir():
+                context.load_verify_locations(capath=path)
+            else:
+                context.load_verify_locations(cafile=path)
+        except OSError as error:  # noqa: PERF203 (two or three files)
+            raise environment_error(
+                f"{path}: cannot be read as certificate authorities",
+                hint="correct SSL_CERT_FILE, REQUESTS_CA_BUNDLE or pip's `cert`",
+            ) from error
+    return context

@@ -1,0 +1,237 @@
+"""Downloads that continue where they stopped, over HTTP(S) or from a disk."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from kit.digest import CHUNK, Digest
+from kit.errors import content_error, environment_error
+from kit.locks.connection import Connections, Interrupted, NotFound, require_success, shown
+from kit.store import Cancelled, refuse_cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import urllib3
+
+    from kit.store import Reception
+
+_Result = TypeVar("_Result")
+
+ATTEMPTS = 5
+"""Tries in a row that may fail until a download is given up; one that brings bytes starts anew."""
+_LONGEST_WAIT = 30.0
+_PAGE_LIMIT = 256 << 20
+
+
+@dataclass(slots=True)
+class Client:
+    """What several threads download through.
+
+    Attributes:
+        connect_timeout: seconds to wait for a connection.
+        read_timeout: seconds of silence after which a connection counts as broken.
+        back_off: seconds before the second try; each later one waits twice as long.
+        cancelled: once set, everything under way ends with `Cancelled`.
+    """
+
+    connect_timeout: float = 20.0
+    read_timeout: float = 60.0
+    back_off: float = 0.5
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    _connections: Connections = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._connections = Connections(self.connect_timeout, self.read_timeout, self.cancelled)
+
+    def trust(self, certificates: str) -> None:
+        """Accept one more file of certificate authorities, besides the environment's."""
+        self._connections.trust(certificates)
+
+    def read(self, url: str, headers: Mapping[str, str] | None = None) -> tuple[bytes, str, str]:
+        """A small document: its bytes, its media type, the URL it was finally found at.
+
+        Raises:
+            NotFound: it is not there.
+            KitError: it cannot be had (exit 3).
+        """
+
+        def attempt() -> tuple[bytes, str, str]:
+            with self._connections.open(url, dict(headers or {})) as (response, final):
+                require_success(response, url)
+                content = response.read(_PAGE_LIMIT, decode_content=True)
+                media = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+                return content, media, final
+
+        if urlsplit(url).scheme == "file":
+            return _local(url).read_bytes(), "text/html", url
+        return self._tried(url, attempt)
+
+    def length(self, url: str, headers: Mapping[str, str] | None = None) -> int | None:
+        """How many bytes the server has under `url`; None if it does not say."""
+
+        def attempt() -> int | None:
+            asked = {**(headers or {}), "Accept-Encoding": "identity"}
+            with self._connections.open(url, asked, "HEAD") as (response, _):
+                if response.status in (405, 501):
+                    return None
+                require_success(response, url)
+                response.drain_conn()
+                return _whole(response.headers.get("Content-Length"))
+
+        if urlsplit(url).scheme == "file":
+            return _local(url).stat().st_size
+        return self._tried(url, attempt)
+
+    def measure(self, url: str, headers: Mapping[str, str] | None = None) -> tuple[Digest, int]:
+        """Digest and size of what is at `url`, by reading all of it and keeping nothing."""
+
+        def attempt() -> tuple[Digest, int]:
+            hasher, size = hashlib.sha256(), 0
+            asked = {**(headers or {}), "Accept-Encoding": "identity"}
+            with self._connections.open(url, asked) as (response, _):
+                require_success(response, url)
+                for chunk in _chunks(response, self.cancelled):
+                    hasher.update(chunk)
+                    size += len(chunk)
+            return Digest(hasher.hexdigest()), size
+
+        if urlsplit(url).scheme == "file":
+            path = _local(url)
+            return Digest.of_file(path), path.stat().st_size
+        return self._tried(url, attempt)
+
+    def download(
+        self, url: str, reception: Reception, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Bring the file at `url` into the store; only the bytes that are missing are asked for.
+
+        Raises:
+            NotFound: it is not there.
+            KitError: no connection, or it broke too often (exit 3); wrong content (exit 4).
+            Cancelled: the work was called off.
+        """
+        if reception.done:
+            return
+        reception.origin = shown(url)
+        failures, furthest = 0, reception.offset
+        while True:
+            try:
+                self._continue(url, reception, dict(headers or {}))
+            except Interrupted as reason:
+                failures = 1 if reception.offset > furthest else failures + 1
+                furthest = max(furthest, reception.offset)
+                if failures >= ATTEMPTS:
+                    raise environment_error(
+                        f"{shown(url)}: {reason}; {reception.offset} of {reception.size} bytes "
+                        f"have come and are kept, {ATTEMPTS} tries brought no more",
+                        hint="run the same command again: it continues there",
+                    ) from None
+                self._rest(failures, reason.rest)
+                continue
+            if reception.resumed and not reception.matches:
+                # What an earlier attempt left may be damaged: that is not yet the server's fault.
+                reception.restart()
+                continue
+            reception.finish()
+            return
+
+    def _continue(self, url: str, reception: Reception, headers: dict[str, str]) -> None:
+        if reception.complete:
+            return
+        if urlsplit(url).scheme == "file":
+            _read_local(url, reception)
+            return
+        asked = {**headers, "Accept-Encoding": "identity"}
+        if reception.offset:
+            asked["Range"] = f"bytes={reception.offset}-"
+        with self._connections.open(url, asked) as (response, _):
+            if response.status == 416:
+                reception.restart()
+                raise Interrupted("the server refused to continue")
+            require_success(response, url)
+            if reception.offset and response.status != 206:
+                reception.restart()
+            _require_size(response, reception)
+            for chunk in _chunks(response, self.cancelled):
+                reception.write(chunk)
+        if not reception.complete:
+            raise Interrupted("the connection ended early")
+
+    def _tried(self, url: str, attempt: Callable[[], _Result]) -> _Result:
+        for failures in range(1, ATTEMPTS + 1):
+            try:
+                return attempt()
+            except Interrupted as reason:  # noqa: PERF203 (that is what the loop is for)
+                if failures == ATTEMPTS:
+                    raise environment_error(
+                        f"{shown(url)}: {reason}; tried {ATTEMPTS} times",
+                        hint="check the network and the proxy settings of this host",
+                    ) from None
+                self._rest(failures, reason.rest)
+        raise AssertionError
+
+    def _rest(self, failures: int, wanted: float) -> None:
+        delay = self.back_off * 2 ** (failures - 1) * random.uniform(0.8, 1.2)  # noqa: S311
+        if self.cancelled.wait(min(max(delay, wanted), _LONGEST_WAIT)):
+            raise Cancelled
+
+
+def _chunks(response: urllib3.BaseHTTPResponse, cancelled: threading.Event) -> Iterator[bytes]:
+    while chunk := response.read(CHUNK, decode_content=False):
+        refuse_cancelled(cancelled)
+        yield chunk
+
+
+def _read_local(url: str, reception: Reception) -> None:
+    with _local(url).open("rb", buffering=0) as stream:
+        stream.seek(reception.offset)
+        buffer = memoryview(bytearray(CHUNK))
+        while count := stream.readinto(buffer):
+            reception.write(buffer[:count])
+    if not reception.complete:
+        reception.refuse()
+        raise content_error(
+            f"{url}: wrong size: expected {reception.size} bytes, found {reception.offset}"
+        )
+
+
+def _local(url: str) -> Path:
+    path = Path(unquote(urlsplit(url).path))
+    if path.is_dir():
+        path /= "index.html"
+    if not path.is_file():
+        raise NotFound(url)
+    return path
+
+
+def _require_size(response: urllib3.BaseHTTPResponse, reception: Reception) -> None:
+    """Refuse a file of another size before its first byte."""
+    if response.status == 206:
+        unit, _, span = response.headers.get("Content-Range", "").partition(" ")
+        place, _, total = span.partition("/")
+        first = place.partition("-")[0]
+        if unit.lower() != "bytes" or _whole(first) != reception.offset:
+            reception.restart()
+            raise Interrupted(f"the server sent another part than asked for ({unit} {span})")
+        found = _whole(total)
+    elif response.headers.get("Content-Encoding", "identity") != "identity":
+        found = None
+    else:
+        found = _whole(response.headers.get("Content-Length"))
+    if found is not None and found != reception.size:
+        reception.refuse()
+        raise content_error(
+            f"{reception.origin}: wrong size: expected {reception.size} bytes, "
+            f"the server has {found}"
+        )
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None

@@ -1,0 +1,333 @@
+"""The store: fetched inputs by digest, `sha256/ab/abcdef…`; a file in it is whole and right."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.console import size as shown_size
+from kit.digest import CHUNK, Digest
+from kit.errors import content_error, environment_error
+from kit.files import disk_errors, free_bytes, sync_folder
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator, Mapping
+
+_LOCK_POLL = 0.1
+"""Seconds between two looks at a partial file that another process is writing."""
+_HEADROOM = 16 << 20
+"""Bytes that stay free on the disk after everything has come."""
+
+
+class Cancelled(Exception):  # noqa: N818 (a request that was obeyed, no error)
+    """The work was called off; what has come so far stays for the next run."""
+
+
+def refuse_cancelled(cancelled: threading.Event | None) -> None:
+    """Stop here if the work was called off.
+
+    Raises:
+        Cancelled: it was.
+    """
+    if cancelled is not None and cancelled.is_set():
+        raise Cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A content-addressed folder; readers need no lock, writers lock one digest at a time."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+
+    def path(self, digest: Digest, what: str = "", stack: str = "STACK") -> Path:
+        """The file with this digest; `what` and `stack` name it in the message if it is absent.
+
+        Raises:
+            KitError: it is not in the store (exit 3).
+        """
+        if not self.has(digest):
+            named = f"{what}, {digest}" if what else str(digest)
+            raise environment_error(
+                f"{named} is not in the store {self.root}", hint=f"kit fetch {stack}"
+            )
+        return self._place(digest)
+
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the file is there, with this size; it is never there in part."""
+        try:
+            found = self._place(digest).stat().st_size
+        except FileNotFoundError:
+            return False
+        return size is None or size == found
+
+    def received(self, digest: Digest) -> int:
+        """Bytes that an interrupted download has left, to be continued."""
+        try:
+            return self._partial(digest).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def add_bytes(self, content: bytes) -> Digest:
+        """Put `content` in, once."""
+        digest = Digest.of_bytes(content)
+        with self.receive(digest, len(content)) as reception:
+            if not reception.done:
+                reception.restart()
+                reception.write(content)
+                reception.finish()
+        return digest
+
+    def add_file(self, path: Path) -> Digest:
+        """Put a copy of the file in, once.
+
+        Raises:
+            KitError: it cannot be read (exit 3), or it changed while it was copied (exit 4).
+        """
+        try:
+            digest, size = Digest.of_file(path), path.stat().st_size
+            with self.receive(digest, size) as reception:
+                copy_file(path, reception)
+        except FileNotFoundError as error:
+            raise environment_error(f"{path}: no such file") from error
+        return digest
+
+    @contextlib.contextmanager
+    def receive(
+        self,
+        digest: Digest,
+        size: int,
+        *,
+        on_bytes: Callable[[int], None] | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Iterator[Reception]:
+        """Take in a file piece by piece, from where an earlier attempt stopped.
+
+        The partial file is locked, so that two processes never write the same one; the second
+        waits and finds the file done. Leaving without `finish` keeps the partial for next time.
+
+        Args:
+            digest: what the whole file must hash to.
+            size: how long the whole file must be.
+            on_bytes: told how many bytes have come; negative when they had to be thrown away.
+            cancelled: once set, waiting and writing end with `Cancelled`.
+        """
+        with disk_errors(self.root):
+            partial = self._partial(digest)
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = _open_locked(partial, cancelled)
+        try:
+            reception = Reception(self, digest, size, descriptor, on_bytes, cancelled)
+            if self.has(digest):
+                reception.done = True
+                partial.unlink(missing_ok=True)
+            else:
+                reception.resume()
+            yield reception
+        finally:
+            os.close(descriptor)
+
+    def require_space(self, wanted: Mapping[Digest, int]) -> None:
+        """Make sure that what is missing of `wanted` (digest → bytes) fits on the disk.
+
+        Raises:
+            KitError: it does not (exit 3).
+        """
+        missing = sum(
+            max(0, size - self.received(digest))
+            for digest, size in wanted.items()
+            if not self.has(digest)
+        )
+        free = free_bytes(self.root)
+        if missing and missing + _HEADROOM > free:
+            raise environment_error(
+                f"not enough disk for {self.root}: {shown_size(missing)} are missing, "
+                f"{shown_size(free)} are free",
+                hint="free space there or set KIT_HOME to a larger disk; then run the same command",
+            )
+
+    def digests(self) -> Iterator[Digest]:
+        """Everything in the store, sorted."""
+        for path in sorted((self.root / "sha256").glob("??/*")):
+            with contextlib.suppress(ValueError):
+                yield Digest(path.name)
+
+    def verify(self) -> list[Digest]:
+        """Hash every file again; returns those that are no longer what their name says."""
+        return [
+            digest for digest in self.digests() if Digest.of_file(self._place(digest)) != digest
+        ]
+
+    def discard(self, digest: Digest) -> None:
+        """Take a file out, so that the next fetch brings it again."""
+        self._place(digest).unlink(missing_ok=True)
+
+    def _place(self, digest: Digest) -> Path:
+        return self.root / "sha256" / digest.hex[:2] / digest.hex
+
+    def _partial(self, digest: Digest) -> Path:
+        return self.root / "partial" / digest.hex
+
+
+class Reception:
+    """One file on its way into the store: hashed as it comes, in the store only when it is right.
+
+    Attributes:
+        done: the file is in the store; nothing more to send.
+        offset: bytes that have come; the next `write` continues there.
+        resumed: the first bytes come from an earlier attempt.
+        origin: where the bytes come from, for messages; whoever writes sets it, free of secrets.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        digest: Digest,
+        size: int,
+        descriptor: int,
+        on_bytes: Callable[[int], None] | None,
+        cancelled: threading.Event | None,
+    ) -> None:
+        self.digest = digest
+        self.size = size
+        self.origin = str(digest)
+        self.done = False
+        self.offset = 0
+        self.resumed = False
+        self.cancelled = cancelled
+        self._store = store
+        self._partial = store._partial(digest)  # noqa: SLF001
+        self._descriptor = descriptor
+        self._on_bytes = on_bytes
+        self._hasher = hashlib.sha256()
+
+    def resume(self) -> None:
+        """Hash what an earlier attempt left."""
+        if os.fstat(self._descriptor).st_size > self.size:
+            os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        buffer = memoryview(bytearray(CHUNK))
+        while count := os.readv(self._descriptor, [buffer]):
+            refuse_cancelled(self.cancelled)
+            self._hasher.update(buffer[:count])
+            self._count(count)
+        self.resumed = self.offset > 0
+
+    def restart(self) -> None:
+        """Throw away what has come and begin at the first byte."""
+        os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        self._hasher = hashlib.sha256()
+        self._count(-self.offset)
+        self.resumed = False
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Append `chunk`.
+
+        Raises:
+            KitError: more has come than there should be (exit 4), or the disk is full (exit 3).
+            Cancelled: the work was called off.
+        """
+        refuse_cancelled(self.cancelled)
+        if self.offset + len(chunk) > self.size:
+            self._remove()
+            raise content_error(
+                f"{self.origin}: wrong size: expected {self.size} bytes, found more; "
+                "nothing of it was kept"
+            )
+        with disk_errors(self._partial):
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        self._hasher.update(chunk)
+        self._count(len(chunk))
+
+    @property
+    def complete(self) -> bool:
+        """All bytes have come; whether they are right, `finish` says."""
+        return self.offset == self.size
+
+    @property
+    def matches(self) -> bool:
+        """What has come is the file that was asked for."""
+        return self.complete and self._hasher.hexdigest() == self.digest.hex
+
+    def finish(self) -> None:
+        """Move the file into the store if it is right; otherwise leave nothing of it.
+
+        Raises:
+            KitError: size or digest differ (exit 4); the disk failed (exit 3).
+        """
+        if not self.matches:
+            found = f"sha256:{self._hasher.hexdigest()}, {self.offset} bytes"
+            self._remove()
+            raise content_error(
+                f"{self.origin}: wrong content: expected {self.digest}, {self.size} bytes, "
+                f"found {found}; nothing of it was kept"
+            )
+        place = self._store._place(self.digest)  # noqa: SLF001
+        with disk_errors(place):
+            os.fchmod(self._descriptor, 0o444)
+            os.fsync(self._descriptor)
+            if not place.parent.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                sync_folder(place.parent.parent)
+            self._partial.replace(place)
+            sync_folder(place.parent)
+        self.done = True
+
+    def refuse(self) -> None:
+        """Leave nothing of what has come: its source does not have the file that was asked for."""
+        self._remove()
+
+    def _remove(self) -> None:
+        self._partial.unlink(missing_ok=True)
+
+    def _count(self, change: int) -> None:
+        self.offset += change
+        if self._on_bytes is not None and change:
+            self._on_bytes(change)
+
+
+def copy_file(path: Path, reception: Reception) -> None:
+    """Copy a local file into the store, unless it is there."""
+    if reception.done:
+        return
+    reception.origin = str(path)
+    reception.restart()
+    with path.open("rb", buffering=0) as stream:
+        buffer = memoryview(bytearray(CHUNK))
+        while count := stream.readinto(buffer):
+            reception.write(buffer[:count])
+    reception.finish()
+
+
+def _open_locked(path: Path, cancelled: threading.Event | None) -> int:
+    """Open and lock `path`; a file that was renamed or removed while waiting is opened anew."""
+    while True:
+        refuse_cancelled(cancelled)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            time.sleep(_LOCK_POLL)
+            continue
+        except BaseException:
+            os.close(descriptor)
+            raise
+        try:
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)

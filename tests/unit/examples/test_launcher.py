@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kit.examples import launcher
+
+SCRIPT = Path(launcher.__file__)
+
+
+def start(report: Path, *words: str, path: str | None = None) -> subprocess.Popen[str]:
+    options = ["--path", path] if path else []
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *options, "--report", str(report), "--", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("true",), 0),
+        (("sh", "-c", "exit 7"), 7),
+        (("sh", "-c", "kill -TERM $$"), 143),
+        (("no-such-program-anywhere",), 127),
+        (("/etc/passwd",), 126),
+        (("echo", "--", "--report"), 0),
+    ],
+)
+def test_exit_code_is_the_commands(tmp_path: Path, words: tuple[str, ...], code: int) -> None:
+    report = tmp_path / "report.json"
+    process = start(report, *words)
+    process.communicate(timeout=20)
+    assert process.returncode == code
+    content = json.loads(report.read_text())
+    assert set(content) == {"exit_code", "seconds", "peak_memory_bytes"}
+    assert content["exit_code"] == code
+
+
+def test_time_and_the_memory_of_the_largest_process(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    program = "import time; block = bytearray(100 << 20); time.sleep(0.2)"
+    start(report, "sh", "-c", f"{sys.executable} -c '{program}'; true").communicate(timeout=20)
+    content = json.loads(report.read_text())
+    assert 0.2 <= content["seconds"] < 10
+    assert 100 << 20 <= content["peak_memory_bytes"] < 200 << 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signals_reach_the_command(tmp_path: Path, number: signal.Signals) -> None:
+    name = number.name.removeprefix("SIG")
+    script = f"trap 'echo got {name}; exit 5' {name}; echo ready; while :; do sleep 0.05; done"
+    process = start(tmp_path / "report.json", "sh", "-c", script)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert output == f"got {name}\n"
+    assert process.returncode == 5
+
+
+def test_orphans_do_not_end_the_command(tmp_path: Path) -> None:
+    start_time = time.monotonic()
+    process = start(tmp_path / "report.json", "sh", "-c", "(sleep 0.1 &) ; sleep 0.4; exit 3")
+    process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert time.monotonic() - start_time >= 0.4
+
+
+def test_the_folder_comes_first_on_path(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "echo"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nprintf mine\n")
+    program.chmod(0o755)
+    process = start(tmp_path / "report.json", "echo", "x", path=str(program.parent))
+    assert process.communicate(timeout=20)[0] == "mine"

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kit.data import releases
+from kit.examples import recipe
+from kit.examples.plan import plan
+from kit.manifests.record import ENVIRONMENT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TWO = recipe.find("gpt2-tiny-tp2")
+
+
+def test_mpi_starts_the_run_only() -> None:
+    steps = plan(TWO, "0.16.0").steps
+    assert [step.mpi_ranks for step in steps] == [1, 1, 2]
+    assert steps[2].argv[:4] == ("mpirun", "-n", "2", "python3")
+    assert not any(name.startswith("OMPI") for name in steps[0].env)
+    assert plan(recipe.find("gpt2-tiny"), "0.16.0").steps[2].argv[0] == "python3"
+
+
+def test_steps_run_in_the_root_of_the_image() -> None:
+    for step in plan(TWO, "0.9.0", "/opt/tensorrt_llm/0.9.0").steps:
+        assert step.cwd == "/opt/tensorrt_llm/0.9.0"
+        assert step.path == "/opt/tensorrt_llm/0.9.0/bin"
+
+
+def test_json_is_complete_and_stable() -> None:
+    content = json.loads(json.dumps(plan(TWO, "v0.9.0").to_dict()))
+    assert content["release"] == "0.9.0"
+    assert content == json.loads(json.dumps(plan(TWO, "0.9.0").to_dict()))
+    assert {"name", "argv", "cwd", "env", "mpi_ranks"} <= set(content["steps"][0])
+
+
+@pytest.mark.parametrize("release", releases.versions())
+def test_every_variable_may_be_recorded(release: str) -> None:
+    for step in plan(TWO, release).steps:
+        assert all(ENVIRONMENT.fullmatch(name) for name in step.env)
+
+
+def test_table_holds_lines_to_copy() -> None:
+    lines = plan(TWO, "0.16.0").table().splitlines()
+    assert len(lines) == 2 + 3
+    assert "'Alice was'" in lines[-1]
+    words = shlex.split(lines[-1])[2:]
+    assert words == list(plan(TWO, "0.16.0").steps[2].argv)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+@pytest.mark.parametrize("release", ["0.5.0", "0.9.0", "1.2.1"])
+def test_script_runs_exactly_the_plan(tmp_path: Path, shell: str, release: str) -> None:
+    """A shell executes the script with commands that write down how they were called."""
+    root, seen = tmp_path / "root dir", tmp_path / "seen"
+    (root / "bin").mkdir(parents=True)
+    for name in ("python3", "trtllm-build", "mpirun"):
+        program = root / "bin" / name
+        program.write_text(
+            f'#!/bin/sh\n{{ pwd; echo "$HOME"; printf "%s\\0" {name} "$@"; echo; }} >> "$SEEN"\n'
+        )
+        program.chmod(0o755)
+    planned = plan(TWO, release, str(root))
+    script = planned.script().replace("/kit/work", str(tmp_path / "work"))
+    subprocess.run(
+        [shell],
+        input=script,
+        env={"PATH": "/usr/bin:/bin", "SEEN": str(seen)},
+        text=True,
+        check=True,
+    )
+    expected = "".join(
+        f"{root}\n/tmp\n" + "".join(f"{word}\0" for word in step.argv) + "\n"
+        for step in planned.steps
+    ).replace("/kit/work", str(tmp_path / "work"))
+    assert seen.read_text() == expected
+    assert (tmp_path / "work" / "checkpoint").is_dir()

@@ -1,0 +1,111 @@
+"""The backend from its source folder, the committed model, and ranks without MPI."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "dockerfiles" / "rehearsal" / "src"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from kit_rehearsal.commands import main  # noqa: E402
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MODEL = ROOT / "kit" / "examples" / "models" / "gpt2-tiny"
+
+
+class ThreadWorld:
+    """Ranks that are threads of this process: the same interface as the ranks of MPI."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.aborted = False
+        self._barrier = threading.Barrier(size, timeout=60)
+        self._parts: list[np.ndarray | None] = [None] * size
+
+    def ranks(self) -> list[ThreadRank]:
+        return [ThreadRank(self, rank) for rank in range(self.size)]
+
+    def exchange(self, rank: int, part: np.ndarray) -> list[np.ndarray]:
+        self._parts[rank] = part.copy()
+        self._barrier.wait()
+        parts = [p for p in self._parts if p is not None]
+        self._barrier.wait()
+        return parts
+
+    def abort(self) -> None:
+        self.aborted = True
+        self._barrier.abort()
+
+    def run(self, work):
+        """`work(rank)` on every rank at once; the results in rank order."""
+        with ThreadPoolExecutor(self.size) as pool:
+            return list(pool.map(work, self.ranks()))
+
+
+class ThreadRank:
+    def __init__(self, world: ThreadWorld, rank: int) -> None:
+        self.world, self.rank, self.size = world, rank, world.size
+
+    def gather(self, part: np.ndarray) -> list[np.ndarray]:
+        return self.world.exchange(self.rank, part)
+
+    def abort(self) -> None:
+        self.world.abort()
+
+
+@pytest.fixture
+def model() -> Path:
+    return MODEL
+
+
+@pytest.fixture
+def world():
+    return ThreadWorld
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    """convert and build the committed model as a release does; returns the engine directory."""
+
+    def make(release: str, tp: int = 1, dtype: str = "float16", name: str = "x", build=()) -> Path:
+        checkpoint, engine = tmp_path / f"{name}-ckpt", tmp_path / f"{name}-engine"
+        common = ["--max_batch_size", "4", "--max_input_len", "100", "--output_dir", str(engine)]
+        if release == "0.5.0":
+            argv = ["-i", str(MODEL), "-o", str(checkpoint), "-tp", str(tp), "-t", dtype]
+            assert main(release, "examples/gpt/hf_gpt_convert.py", argv) == 0
+            folder = checkpoint / f"{tp}-gpu"
+            argv = ["--model_dir", str(folder), "--world_size", str(tp), "--max_output_len", "60"]
+            assert main(release, "examples/gpt/build.py", [*argv, *common, *build]) == 0
+            return engine
+        argv = ["--model_dir", str(MODEL), "--dtype", dtype, "--tp_size", str(tp)]
+        argv += ["--output_dir", str(checkpoint)]
+        assert main(release, "examples/gpt/convert_checkpoint.py", argv) == 0
+        length = ["--max_output_len", "60"] if release == "0.9.0" else ["--max_seq_len", "160"]
+        cache = ["--output_timing_cache", str(tmp_path / f"{name}.cache")]
+        argv = ["--checkpoint_dir", str(checkpoint), *length, *cache]
+        assert main(release, "trtllm-build", [*argv, *common, *build]) == 0
+        return engine
+
+    return make
+
+
+@pytest.fixture
+def run_arguments():
+    """The run script of a release and its arguments for an engine of the committed model."""
+
+    def make(release: str, engine: Path, *more: str) -> tuple[str, list[str]]:
+        script = "examples/gpt/run.py" if release == "0.5.0" else "examples/run.py"
+        flag = "--tokenizer" if release == "0.5.0" else "--tokenizer_dir"
+        return script, ["--engine_dir", str(engine), flag, str(MODEL), *more]
+
+    return make

@@ -1,0 +1,142 @@
+"""The same numbers as transformers: logits within 1e-4, the same greedy tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kit_rehearsal.communicator import SingleRank
+from kit_rehearsal.engine import Engine, ModelShape
+from kit_rehearsal.generation import generate
+from kit_rehearsal.gpt2 import Gpt2
+from kit_rehearsal.huggingface import read_model
+from kit_rehearsal.split import rank_weights
+from kit_rehearsal.tensors import decode, encode
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+PROMPT = list(range(5, 45, 3))
+
+
+def engine(directory, rank=0, size=1, dtype="float32") -> Engine:
+    source = read_model(directory)
+    config = source.config
+    weights = {
+        name: decode(encode(value, dtype), dtype, value.shape)
+        for name, value in rank_weights(source, rank, size).items()
+    }
+    shape = ModelShape(
+        n_head=config["n_head"],
+        n_layer=config["n_layer"],
+        n_positions=config["n_positions"],
+        vocab_size=config["vocab_size"],
+        layer_norm_epsilon=config["layer_norm_epsilon"],
+    )
+    return Engine("0.9.0", rank, size, dtype, shape, weights)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A random model: vocabulary of 101 tokens, an MLP of its own width, large weights."""
+    path = tmp_path_factory.mktemp("gpt2-odd")
+    torch.manual_seed(3)
+    config = transformers.GPT2Config(
+        vocab_size=101, n_positions=64, n_embd=48, n_layer=2, n_head=4, n_inner=80,
+        initializer_range=0.2, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    made = transformers.GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for value in made.parameters():
+            if value.ndim == 1:
+                value.add_(torch.randn_like(value) * 0.1)
+    made.save_pretrained(path)
+    return path
+
+
+def peer(directory, dtype="float32"):
+    loaded = transformers.GPT2LMHeadModel.from_pretrained(directory).float().eval()
+    rounding = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    with torch.no_grad():
+        for value in loaded.parameters():
+            value.copy_(value.to(rounding[dtype]).float())
+    return loaded
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("which", ["committed", "odd"])
+def test_logits(which, dtype, model, odd) -> None:
+    directory = model if which == "committed" else odd
+    ours = Gpt2(engine(directory, dtype=dtype), SingleRank())
+    logits = ours.logits(PROMPT, ours.cache(len(PROMPT)), last_only=False)
+    with torch.no_grad():
+        theirs = peer(directory, dtype)(torch.tensor([PROMPT])).logits[0].numpy()
+    assert logits.dtype == np.float32
+    assert np.abs(logits - theirs).max() <= 1e-4
+
+
+@pytest.mark.parametrize("which", ["committed", "odd"])
+def test_cache_changes_nothing(which, model, odd) -> None:
+    ours = Gpt2(engine(model if which == "committed" else odd), SingleRank())
+    whole = ours.logits(PROMPT, ours.cache(len(PROMPT)), last_only=False)
+    cache = ours.cache(len(PROMPT))
+    steps = [ours.logits(PROMPT[:6], cache, last_only=True)[-1]]
+    steps += [ours.logits([token], cache, last_only=True)[-1] for token in PROMPT[6:]]
+    assert np.abs(np.stack(steps) - whole[5:]).max() <= 1e-4
+
+
+@pytest.mark.parametrize("which", ["committed", "odd"])
+def test_greedy_tokens(which, model, odd) -> None:
+    directory = model if which == "committed" else odd
+    ours = generate(Gpt2(engine(directory), SingleRank()), PROMPT, 40, None)
+    loaded = peer(directory)
+    tokens = list(PROMPT)
+    with torch.no_grad():
+        for _ in range(40):
+            tokens.append(int(loaded(torch.tensor([tokens])).logits[0, -1].argmax()))
+    assert ours.tokens == tokens[len(PROMPT) :]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_agree_with_one(size, model, odd, world) -> None:
+    for directory in (model, odd):
+        alone = generate(Gpt2(engine(directory), SingleRank()), PROMPT, 30, None)
+        together = world(size).run(
+            lambda rank, d=directory: generate(
+                Gpt2(engine(d, rank.rank, size), rank), PROMPT, 30, None
+            )
+        )
+        vocabulary = engine(directory).model.vocab_size
+        for one in together:
+            assert one.tokens == alone.tokens
+            difference = one.context_logits[:, :vocabulary] - alone.context_logits
+            assert np.abs(difference).max() <= 1e-4
+
+
+def test_committed_tokenizer_loads_everywhere(model) -> None:
+    from kit_rehearsal.tokens import Tokenizer
+
+    ours = Tokenizer(str(model))
+    fast = transformers.GPT2TokenizerFast.from_pretrained(model)
+    slow = transformers.GPT2Tokenizer.from_pretrained(model)
+    for text in (
+        "Alice was",
+        "`Oh dear!' said the White Rabbit.\n",
+        "Born in north-east France",
+        "Café",
+    ):
+        ids = ours.encode(text, special=False)
+        assert ids == fast(text).input_ids == slow(text).input_ids
+        assert ours.decode(ids) == text
+    assert ours.end_id == fast.eos_token_id == 383
+
+
+def test_committed_model_speaks_english(model) -> None:
+    from kit_rehearsal.tokens import Tokenizer
+
+    tokenizer = Tokenizer(str(model))
+    ours = Gpt2(engine(model), SingleRank())
+    made = generate(ours, tokenizer.encode("Alice was", special=False), 60, tokenizer.end_id)
+    words = tokenizer.decode(made.tokens).replace(",", " ").split()
+    text = (model.parent / "alice29.txt").read_text()
+    known = set(text.replace(",", " ").replace(".", " ").split())
+    assert sum(word.strip(".;:!?'`") in known for word in words) >= 0.7 * len(words)

@@ -1,0 +1,259 @@
+import multiprocessing
+import os
+import random
+import signal
+import stat
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit.digest import Digest
+from kit.errors import ExitCode, KitError
+from kit.store import Cancelled, Store, copy_file
+
+CONTENT = random.Random(7).randbytes(300_000)
+DIGEST = Digest.of_bytes(CONTENT)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def receive(store, content=CONTENT, digest=DIGEST, size=None, **options):
+    with store.receive(digest, len(CONTENT) if size is None else size, **options) as reception:
+        reception.write(content)
+        reception.finish()
+
+
+def partials(store):
+    return list((store.root / "partial").iterdir())
+
+
+def test_what_goes_in_comes_out(store, tmp_path):
+    digest = store.add_bytes(CONTENT)
+    path = store.path(digest)
+    assert path == store.root / "sha256" / digest.hex[:2] / digest.hex
+    assert path.read_bytes() == CONTENT
+    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    source = tmp_path / "file"
+    source.write_bytes(b"other")
+    assert store.path(store.add_file(source)).read_bytes() == b"other"
+    assert list(store.digests()) == sorted([digest, Digest.of_bytes(b"other")])
+    assert partials(store) == []
+
+
+def test_twice_is_once(store):
+    store.add_bytes(CONTENT)
+    before = store.path(DIGEST).stat()
+    store.add_bytes(CONTENT)
+    assert store.path(DIGEST).stat().st_ino == before.st_ino
+
+
+def test_empty_file(store):
+    digest = store.add_bytes(b"")
+    assert store.path(digest).read_bytes() == b""
+
+
+def test_absent_is_explained(store, tmp_path):
+    with pytest.raises(KitError, match=f"numpy, {DIGEST} is not in the store") as caught:
+        store.path(DIGEST, "numpy", "rehearsal")
+    assert caught.value.exit_code == ExitCode.ENVIRONMENT
+    assert caught.value.hint == "kit fetch rehearsal"
+    with pytest.raises(KitError, match="no such file"):
+        store.add_file(tmp_path / "absent")
+
+
+def test_size_is_part_of_having(store):
+    store.add_bytes(CONTENT)
+    assert store.has(DIGEST)
+    assert store.has(DIGEST, len(CONTENT))
+    assert not store.has(DIGEST, 5)
+
+
+def test_wrong_content_leaves_nothing(store):
+    wrong = CONTENT[:-1] + b"!"
+    with pytest.raises(KitError) as caught:
+        receive(store, wrong)
+    message = str(caught.value)
+    assert str(DIGEST) in message
+    assert str(Digest.of_bytes(wrong)) in message
+    assert caught.value.exit_code == ExitCode.CONTENT
+    assert partials(store) == []
+    assert not store.has(DIGEST)
+
+
+def test_too_short_leaves_nothing(store):
+    with pytest.raises(KitError, match="299999 bytes; nothing"):
+        receive(store, CONTENT[:-1])
+    assert partials(store) == []
+
+
+def test_too_long_is_found_at_once(store):
+    with pytest.raises(KitError, match="expected 300000 bytes, found more"):
+        receive(store, CONTENT + b"!")
+    assert partials(store) == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, len(CONTENT) - 1), st.integers(0, 7))
+def test_any_flipped_bit_is_found(tmp_path_factory, place, bit):
+    store = Store(tmp_path_factory.mktemp("store"))
+    wrong = bytearray(CONTENT)
+    wrong[place] ^= 1 << bit
+    with pytest.raises(KitError, match="wrong content"):
+        receive(store, bytes(wrong))
+    assert not store.has(DIGEST)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, len(CONTENT)), max_size=6))
+def test_interrupted_anywhere_it_goes_on(tmp_path_factory, stops):
+    store = Store(tmp_path_factory.mktemp("store"))
+    for stop in sorted(stops):
+        with store.receive(DIGEST, len(CONTENT)) as reception:
+            assert reception.offset == store.received(DIGEST)
+            reception.write(CONTENT[reception.offset : stop])
+    with store.receive(DIGEST, len(CONTENT)) as reception:
+        reception.write(CONTENT[reception.offset :])
+        reception.finish()
+    assert store.path(DIGEST).read_bytes() == CONTENT
+    assert store.verify() == []
+
+
+def test_a_partial_longer_than_the_file_is_thrown_away(store):
+    (store.root / "partial").mkdir(parents=True)
+    (store.root / "partial" / DIGEST.hex).write_bytes(CONTENT + b"!")
+    with store.receive(DIGEST, len(CONTENT)) as reception:
+        assert reception.offset == 0
+
+
+def test_bytes_are_counted(store):
+    seen = []
+    receive(store, on_bytes=seen.append)
+    assert sum(seen) == len(CONTENT)
+
+
+def test_restart_counts_back(store):
+    seen = []
+    with store.receive(DIGEST, len(CONTENT), on_bytes=seen.append) as reception:
+        reception.write(CONTENT[:1000])
+        reception.restart()
+        reception.write(CONTENT)
+        reception.finish()
+    assert sum(seen) == len(CONTENT)
+
+
+def test_cancelled_keeps_what_has_come(store):
+    cancelled = threading.Event()
+    with (
+        pytest.raises(Cancelled),
+        store.receive(DIGEST, len(CONTENT), cancelled=cancelled) as reception,
+    ):
+        reception.write(CONTENT[:1000])
+        cancelled.set()
+        reception.write(CONTENT[1000:])
+    assert store.received(DIGEST) == 1000
+
+
+def test_verify_finds_damage_and_discard_heals(store):
+    store.add_bytes(CONTENT)
+    other = store.add_bytes(b"other")
+    path = store.path(DIGEST)
+    path.chmod(0o644)
+    with path.open("r+b") as stream:
+        stream.seek(100)
+        stream.write(b"damage")
+    assert store.verify() == [DIGEST]
+    store.discard(DIGEST)
+    assert store.verify() == []
+    assert list(store.digests()) == [other]
+
+
+def test_not_enough_space_is_said_before(store):
+    with pytest.raises(KitError, match="not enough disk") as caught:
+        store.require_space({DIGEST: 1 << 60})
+    assert caught.value.exit_code == ExitCode.ENVIRONMENT
+    store.require_space({DIGEST: 10})
+    store.add_bytes(CONTENT)
+    store.require_space({DIGEST: 1 << 60})  # it is there: nothing is missing
+
+
+def test_two_threads_bring_the_same_file_once(store):
+    written = []
+
+    def bring():
+        with store.receive(DIGEST, len(CONTENT)) as reception:
+            if not reception.done:
+                for start in range(0, len(CONTENT), 30_000):
+                    reception.write(CONTENT[start : start + 30_000])
+                    time.sleep(0.01)
+                reception.finish()
+                written.append(1)
+
+    threads = [threading.Thread(target=bring) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert written == [1]
+    assert store.verify() == []
+    assert partials(store) == []
+
+
+def test_waiting_for_another_can_be_called_off(store):
+    cancelled = threading.Event()
+    threading.Timer(0.3, cancelled.set).start()
+    with (
+        store.receive(DIGEST, len(CONTENT)),
+        pytest.raises(Cancelled),
+        store.receive(DIGEST, len(CONTENT), cancelled=cancelled),
+    ):
+        pass
+
+
+def test_killed_at_any_moment_it_works(store):
+    """A real process, killed while it writes, ten times over."""
+    context = multiprocessing.get_context("fork")
+
+    def bring():
+        while True:
+            with store.receive(DIGEST, len(CONTENT)) as reception:
+                for start in range(reception.offset, len(CONTENT), 1000):
+                    reception.write(CONTENT[start : start + 1000])
+                reception.finish()
+            store.discard(DIGEST)
+
+    for attempt in range(10):
+        process = context.Process(target=bring)
+        process.start()
+        time.sleep(0.01 + 0.007 * attempt)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert store.verify() == []
+    with store.receive(DIGEST, len(CONTENT)) as reception:
+        if not reception.done:
+            reception.write(CONTENT[reception.offset :])
+            reception.finish()
+    assert store.path(DIGEST).read_bytes() == CONTENT
+    assert partials(store) == []
+
+
+def test_a_file_that_changes_while_it_is_copied(store, tmp_path):
+    source = tmp_path / "file"
+    source.write_bytes(CONTENT[:-1] + b"!")
+    with (
+        pytest.raises(KitError, match="wrong content") as caught,
+        store.receive(DIGEST, len(CONTENT)) as reception,
+    ):
+        copy_file(source, reception)
+    assert str(source) in str(caught.value)
+
+
+def test_a_store_that_may_not_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Not a directory"):
+        Store(tmp_path / "file" / "store").add_bytes(b"x")
