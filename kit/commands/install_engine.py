@@ -34,9 +34,7 @@ def main() -> int:
     note("no container engine: installing Podman")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["apt-get", "update", "--quiet"], line.split()):
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise environment_error(f"{' '.join(command)} failed: {done.stderr.strip()}")
     if shutil.which("podman") is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit import console
+from kit.data import releases
 from kit.examples import dialect
 
 if TYPE_CHECKING:
@@ -119,8 +120,9 @@ def plan(recipe: Recipe, release: str, root: str = DEFAULT_ROOT) -> Plan:
     Raises:
         KitError: unknown release, or one that cannot do what the recipe asks (exit 2).
     """
+    release = releases.known(release)
     steps = tuple(_step(command, root) for command in dialect.commands(recipe, release))
-    return Plan(recipe.name, release.removeprefix("v"), steps)
+    return Plan(recipe.name, release, steps)
 
 
 def _step(command: dialect.Command, root: str) -> Step:

@@ -102,6 +102,7 @@ def run(
         KitError: the request does not fit the image (exit 2), the host cannot (exit 3), a step
             failed or wrote nothing, or the image is from another lock (exit 4).
     """
+    release = release.removeprefix("v")
     planned = image_plan(image, recipe, release)
     lock = _lock_of(project, image)
     model = materialise(project, lock, recipe.model)
@@ -175,7 +176,7 @@ def _execute(bench: _Bench, step: Step) -> record.Command:
             RunRequest(
                 image=bench.reference,
                 argv=(
-                    *("python3", _LAUNCHER, "--path", step.path),
+                    *("python3", "-I", "-S", _LAUNCHER, "--path", step.path),
                     *("--report", f"{dialect.WORK}/{_REPORT}", "--", *step.argv),
                 ),
                 workdir=step.cwd,
@@ -211,9 +212,7 @@ def _execute(bench: _Bench, step: Step) -> record.Command:
 def _failure(bench: _Bench, step: Step, what: str, lines: list[str]) -> KitError:
     kept = bench.folder.fail() / "logs" / f"{step.name}.log"
     said = "".join(f"\n  {line}" for line in lines if line.strip("-= "))
-    return content_error(
-        f"step {step.name} {what}\nlog: {kept}{said}", hint=f"kit diagnose {kept}; {bench.repeat}"
-    )
+    return content_error(f"step {step.name} {what}\nlog: {kept}{said}", hint=bench.repeat)
 
 
 def _meaning(exit_code: int) -> str:

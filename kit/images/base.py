@@ -177,9 +177,12 @@ def _write_layer(
 ) -> list[str]:
     def parents(path: str) -> None:
         folder = path.rpartition("/")[0]
-        if folder and folder not in writer.entries and folder not in below:
+        known = writer.entries.get(folder) or below.get(folder)
+        if folder and known is None:
             parents(folder)
             writer.add(Entry(folder, "directory", 0o755))
+        elif known is not None and known.kind != "directory":
+            raise content_error(f"group {group.name}: refused /{path}: /{folder} is a {known.kind}")
 
     def add(entry: Entry, content: IO[bytes] | None = None) -> None:
         if entry.path in writer.entries or entry.path in below:

@@ -98,6 +98,37 @@ def ensure_specification() -> None:
     write_json(GENERATED, specification(driver, devices))
 
 
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What a CDI document does to a container, for an engine that does not read CDI."""
+
+    nodes: tuple[str, ...]
+    mounts: tuple[tuple[str, str], ...]
+    environment: tuple[tuple[str, str], ...]
+
+
+def edits(wanted: list[str]) -> Edits:
+    """The edits for devices by name: `all`, indices, UUIDs.
+
+    Raises:
+        KitError: no driver, or no such GPU (exit 3).
+    """
+    driver, devices = gpus()
+    document = specification(driver, devices)
+    named = {row["name"]: row["containerEdits"] for row in document["devices"]}
+    for name in wanted:
+        if name not in named:
+            known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in devices)
+            raise environment_error(f"no GPU {name!r} on this host; it has {known or 'none'}")
+    every = document["containerEdits"]
+    nodes = [node for name in wanted for node in named[name]["deviceNodes"]]
+    return Edits(
+        tuple(dict.fromkeys(node["path"] for node in [*nodes, *every["deviceNodes"]])),
+        tuple((row["containerPath"], row["hostPath"]) for row in every["mounts"]),
+        tuple(tuple(text.split("=", 1)) for text in every["env"]),
+    )
+
+
 def specification(driver: str, devices: list[Gpu]) -> dict[str, Any]:
     """A CDI document: each GPU by index and by UUID, and all of them together."""
     named: list[dict[str, Any]] = []

@@ -7,11 +7,12 @@ import functools
 import os
 import secrets
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.errors import environment_error
-from kit.images import process
+from kit.images import cdi, process
 from kit.images.confinement import handed_over, user_arguments
 from kit.images.oci import archive
 
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
 
 _SOCKET = Path("/var/run/docker.sock")
 _LABEL = "org.trtllm-kit.process"
+
+
+@dataclass(frozen=True, slots=True)
+class _Passed:
+    """What makes GPUs visible in a container."""
+
+    requests: list[Any] = field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)
+    mounts: list[Any] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 class Docker:
@@ -105,14 +116,10 @@ class Docker:
 
     def run(self, request: RunRequest, on_line: Callable[[str], None]) -> int:
         """Create, start, follow and remove a closed container."""
-        from docker.types import DeviceRequest
-
         user, is_root = user_arguments()
-        options: dict[str, Any] = {}
-        if request.gpus:
-            options["device_requests"] = [_device_request(DeviceRequest, request.gpus)]
         self._sweep()
         with _explained("run"), handed_over(request, active=is_root):
+            passed = self._devices(request.gpus)
             container = self._client.containers.create(
                 request.image,
                 command=list(request.argv[1:]),
@@ -127,9 +134,13 @@ class Docker:
                 user=user,
                 shm_size=request.shm_bytes,
                 working_dir=request.workdir,
-                environment=dict(request.environment),
-                mounts=[_mount(m.target, str(m.source), m.writable) for m in request.mounts],
-                **options,
+                environment=passed.environment | dict(request.environment),
+                mounts=[
+                    *passed.mounts,
+                    *[_mount(m.target, str(m.source), m.writable) for m in request.mounts],
+                ],
+                device_requests=passed.requests,
+                devices=passed.nodes,
             )
             try:
                 container.start()
@@ -146,6 +157,28 @@ class Docker:
 
         with _explained("remove image"), contextlib.suppress(ImageNotFound):
             self._client.images.remove(reference, force=True)
+
+    def _devices(self, gpus: Gpus) -> _Passed:
+        """GPUs the way this daemon can: NVIDIA's runtime, CDI, or the parts of a CDI document."""
+        from docker.types import DeviceRequest
+
+        if not gpus:
+            return _Passed()
+        wanted = ["all"] if gpus.all else list(gpus.devices)
+        information = self._client.info()
+        if "nvidia" in information.get("Runtimes", {}):
+            chosen = {"count": -1} if gpus.all else {"device_ids": wanted}
+            return _Passed(requests=[DeviceRequest(capabilities=[["gpu"]], **chosen)])
+        if information.get("CDISpecDirs"):
+            cdi.ensure_specification()
+            names = [f"{cdi.KIND}={name}" for name in wanted]
+            return _Passed(requests=[DeviceRequest(driver="cdi", device_ids=names)])
+        edits = cdi.edits(wanted)
+        return _Passed(
+            nodes=[f"{node}:{node}:rwm" for node in edits.nodes],
+            mounts=[_mount(target, source, False) for target, source in edits.mounts],
+            environment=dict(edits.environment),
+        )
 
     def _sweep(self) -> None:
         """Remove containers of kits that were killed."""
@@ -212,12 +245,6 @@ def _buildkit() -> str:
         f"no docker command builds with BuildKit (on PATH: {', '.join(tried) or 'none'})",
         hint="install the docker-buildx plugin, or use Podman: KIT_ENGINE=podman",
     )
-
-
-def _device_request(kind: Any, gpus: Gpus) -> Any:
-    if gpus.all:
-        return kind(count=-1, capabilities=[["gpu"]])
-    return kind(device_ids=list(gpus.devices), capabilities=[["gpu"]])
 
 
 def _mount(target: str, source: str, writable: bool) -> Any:

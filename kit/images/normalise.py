@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import tempfile
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from kit.digest import CHUNK, Digest
 from kit.errors import content_error
-from kit.files import atomic_writer
+from kit.files import atomic_writer, safe_member
 from kit.images.layer import Entry, LayerWriter, clean, entry_of, members
 from kit.images.oci import Layer, Layout
 
@@ -103,6 +104,7 @@ def _spool(
     files: dict[str, Path] = {}
     links: dict[str, str] = {}
     digests: dict[str, Digest] = {}
+    numbers = itertools.count()
     for member, content in members(cast("IO[bytes]", _Stream(saved))):
         name = clean(member.name)
         if member.issym() or member.islnk():
@@ -111,10 +113,10 @@ def _spool(
         elif content is not None and member.size < CHUNK and not name.endswith(".tar"):
             documents[name] = content.read()
         elif content is not None:
-            files[name] = scratch / str(len(files))
+            files[name] = scratch / str(next(numbers))
             digests[name] = _copy(content, files[name])
     for name, body in documents.items():  # small layers of an OCI-shaped archive
-        files[name] = scratch / str(len(files))
+        files[name] = scratch / str(next(numbers))
         files[name].write_bytes(body)
         digests[name] = Digest.of_bytes(body)
     manifest = json.loads(documents["manifest.json"])[0]
@@ -143,6 +145,7 @@ def _apply(layer: Path, upper: dict[str, _Found], below: Mapping[str, Entry]) ->
                 if gone in below:
                     hidden.add(gone)
             elif path:
+                safe_member(path, "image layer")
                 link = clean(member.linkname) if member.islnk() else member.linkname
                 entry = entry_of(member, path, link)
                 hidden.discard(path)

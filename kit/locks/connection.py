@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import netrc
 import os
 import ssl
@@ -202,7 +203,9 @@ def _fail(url: str, error: urllib3.exceptions.HTTPError) -> NoReturn:
         raise Interrupted("no connection") from None
     if isinstance(error, causes.ReadTimeoutError):
         raise Interrupted("the server has gone silent") from None
-    if isinstance(error, causes.IncompleteRead):
+    if isinstance(error, causes.IncompleteRead) or any(
+        isinstance(cause, http.client.IncompleteRead) for cause in error.args
+    ):
         raise Interrupted("the connection ended early") from None
     raise Interrupted("the connection broke") from None
 

@@ -27,6 +27,8 @@ _Result = TypeVar("_Result")
 ATTEMPTS = 5
 """Tries in a row that may fail until a download is given up; one that brings bytes starts anew."""
 _LONGEST_WAIT = 30.0
+_PIECE = 1 << 16
+"""Bytes read at a time: little enough to stop soon on a slow line, enough to fill a fast one."""
 _PAGE_LIMIT = 256 << 20
 
 
@@ -184,7 +186,7 @@ class Client:
 
 
 def _chunks(response: urllib3.BaseHTTPResponse, cancelled: threading.Event) -> Iterator[bytes]:
-    while chunk := response.read(CHUNK, decode_content=False):
+    while chunk := response.read(_PIECE, decode_content=False):
         refuse_cancelled(cancelled)
         yield chunk
 

@@ -85,7 +85,7 @@ class Lock:
             f"schema: {SCHEMA}",
             f"stack: {_plain(self.stack)}",
             f"intent: {self.intent}",
-            "inputs:",
+            "inputs:" if self.inputs else "inputs: []",
         ]
         for item in sorted(self.inputs):
             lines += [

@@ -130,7 +130,9 @@ def test_a_lock_keeps_others_out_until_its_holder_dies(tmp_path):
     waiter.join()
 
 
-@pytest.mark.parametrize("name", ["", ".", "/etc/passwd", "../x", "a/../../b", "a/..", "a\0b", "//x"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "/etc/passwd", "../x", "a/../../b", "a/..", "a\0b", "//x"]
+)
 def test_names_that_climb_out_are_refused(name):
     with pytest.raises(KitError, match="outside its folder") as caught:
         safe_member(name, "archive.tar")

@@ -38,7 +38,7 @@ def test_any_ids_decode_as_in_the_library(ids: list[int]) -> None:
 
 def test_ids_of_another_prompt_are_not_taken_for_it() -> None:
     assert TOKENIZER is not None
-    ids = [TOKENIZER_ID for TOKENIZER_ID in (32, 33, 34)]
+    ids = [32, 33, 34]
     assert TOKENIZER.prompt_length(ids, "something else") is None
     assert TOKENIZER.prompt_length([100_000], "A") is None
     assert TOKENIZER.prompt_length([], "A") is None

@@ -104,11 +104,15 @@ def test_a_lock_of_another_stack(load):
     [
         ("platform:", "platfrom:", "2:1: missing key 'platform'"),
         ("family: rehearsal", "family: rehearsal\nfamilly: x", "5:1: unknown key 'familly'"),
-        ("suite: bookworm", "suite: bookworm\n  siute: x", "9:3: unknown key 'siute'; did you mean"),
+        (
+            "suite: bookworm",
+            "suite: bookworm\n  siute: x",
+            "9:3: unknown key 'siute'; did you mean",
+        ),
         ("wheels: [numpy", "wheel: [numpy", "17:7: unknown key 'wheel'; did you mean wheels?"),
         ("kit.intent/1", "kit.intent/2", "2:9: expected schema kit.intent/1, found kit.intent/2"),
         ("stack: small", "stack: other", "3:8: stack: expected 'small'"),
-        ("linux/amd64", "linux/amd46", "unknown platform 'linux/amd46'; did you mean linux/amd64?"),
+        ("linux/amd64", "linux/amd46", "unknown platform 'linux/amd46'; did you mean linux/amd64"),
         ("1700000000", "-5", "epoch: expected seconds since 1970"),
         ("1700000000", "soon", "6:8: epoch: expected a whole number"),
         ("family: rehearsal", "family: ../x", "not a valid family"),
@@ -132,7 +136,6 @@ def test_a_lock_of_another_stack(load):
         ("    directory: models/tiny\n", "", "either a directory or a repo"),
         ("name: big", "name: tiny", "models: 'tiny' stands twice"),
         ("repo: someone/big", "repo: a/b/c", "not a valid repo"),
-        ("  - name: tiny", "  - &x name: tiny", ""),
         ("schema: ", "schema: [", "not valid YAML"),
     ],
 )

@@ -132,7 +132,7 @@ def test_names_that_climb_out_are_refused(tmp_path, changes):
         ("0" * 64, "0" * 63 + "x", "expected 64 hexadecimal digits"),
         ("size: 1", "size: -1", "expected bytes, found -1"),
         ("size: 1", "size: many", "expected a whole number"),
-        ("size: 1", "size: 1\n  sise: 2", "unknown key 'sise'; did you mean size?"),
+        ("size: 1", "size: 1\n  sise: 2", "unknown key 'sise'; did you mean size"),
         ("intent: sha256:", "intent: md5:", "intent: expected 64 hexadecimal digits"),
     ],
 )

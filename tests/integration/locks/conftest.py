@@ -1,0 +1,72 @@
+"""A project of its own for each test, and clients that do not wait long."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kit.digest import Digest
+from kit.locks.http import Client
+from kit.locks.lock import Input, Lock
+from kit.project import Project
+from tests.stand_in.file_server import FileServer
+
+INTENT = """\
+schema: kit.intent/1
+stack: small
+family: rehearsal
+platform: linux/amd64
+epoch: 1700000000
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch, tmp_path):
+    """Loopback is asked directly, and no login of this machine is used."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+
+
+@pytest.fixture
+def server():
+    with FileServer() as found:
+        yield found
+
+
+@pytest.fixture
+def client():
+    return Client(back_off=0.01, read_timeout=5, connect_timeout=5)
+
+
+@pytest.fixture
+def project(tmp_path):
+    root = tmp_path / "project"
+    (root / "lockfiles").mkdir(parents=True)
+    (root / "dockerfiles").mkdir()
+    (root / "lockfiles" / "small.yaml").write_text(INTENT)
+    return Project(root, tmp_path / "home")
+
+
+@pytest.fixture
+def intend(project):
+    """Write more into the intent."""
+
+    def write(text):
+        (project.root / "lockfiles" / "small.yaml").write_text(INTENT + text)
+
+    return write
+
+
+def noise(size, seed=0):
+    return random.Random(seed).randbytes(size)
+
+
+def file_input(url, content, name="file", group="data"):
+    return Input("file", group, name, "", name, url, Digest.of_bytes(content), len(content))
+
+
+def lock_of(*items):
+    return Lock("small", Digest("1" * 64), tuple(sorted(items)))

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import ast
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kit.compat import image, probe
+from kit.compat.host import host_facts
+from kit.digest import Digest
+from kit.errors import ExitCode, KitError
+from kit.project import Project
+from tests.unit.examples.local import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kit.images.engine import RunRequest
+
+
+def test_probe_says_what_is_here() -> None:
+    done = subprocess.run(
+        [sys.executable, probe.__file__], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout.removeprefix(probe.MARK))
+    assert found["python"] == platform.python_version()
+    assert found["distributions"]["pytest"] == metadata.version("pytest")
+    assert set(found) == {"python", "os", "openmpi", "cuda", "tensorrt", "nccl", "distributions"}
+
+
+@pytest.mark.parametrize("name", ["kit/compat/probe.py", "kit/examples/launcher.py"])
+def test_what_is_mounted_needs_nothing_but_an_old_python(name: str) -> None:
+    tree = ast.parse((ROOT / name).read_text(), feature_version=(3, 8))
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in (
+            [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        )
+    }
+    assert imported <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(8601, "8.6.1"), (9100, "9.1.0"), (100001, "10.0.1"), (101401, "10.14.1")],
+)
+def test_tensorrt_numbers(monkeypatch: pytest.MonkeyPatch, number: int, expected: str) -> None:
+    monkeypatch.setattr(probe, "call", lambda *_: number)
+    assert probe.tensorrt() == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(2708, "2.7.8"), (21903, "2.19.3"), (22304, "2.23.4")]
+)
+def test_nccl_numbers(monkeypatch: pytest.MonkeyPatch, number: int, expected: str) -> None:
+    def call(library: str, function: str, place: object) -> int:
+        place._obj.value = number  # type: ignore[attr-defined]
+        return 0
+
+    monkeypatch.setattr(probe, "call", call)
+    assert probe.nccl() == expected
+
+
+def test_absent_libraries_are_null() -> None:
+    assert probe.call("libno-such-thing.so", "version") is None
+    assert probe.call("libc.so.6", "no_such_function_at_all") is None
+
+
+class Asked:
+    """An engine that answers with fixed lines."""
+
+    name = "fixed"
+
+    def __init__(self, *lines: str, code: int = 0) -> None:
+        self.lines, self.code, self.runs = lines, code, 0
+
+    def run(self, request: RunRequest, on_line: Callable[[str], None]) -> int:
+        self.runs += 1
+        for line in self.lines:
+            on_line(line)
+        return self.code
+
+
+DIGEST = Digest.of_bytes(b"image")
+
+
+def test_image_is_asked_once(tmp_path: Path) -> None:
+    project = Project(tmp_path, tmp_path)
+    engine = Asked("warning: x", probe.MARK + json.dumps(probe.versions()))
+    first = image.versions(project, engine, "ref", DIGEST)  # type: ignore[arg-type]
+    again = image.versions(project, engine, "ref", DIGEST)  # type: ignore[arg-type]
+    assert first == again == image.cached_versions(project, DIGEST)
+    assert engine.runs == 1
+    assert (tmp_path / "probes" / f"{DIGEST.hex}.json").is_file()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"python": "3"}'])
+def test_another_cache_is_no_answer(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "probes" / f"{DIGEST.hex}.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    assert image.cached_versions(Project(tmp_path, tmp_path), DIGEST) is None
+
+
+def test_image_without_python_is_explained(tmp_path: Path) -> None:
+    engine = Asked("exec: python3: not found", code=127)
+    with pytest.raises(KitError, match="ended with 127\n  exec: python3: not found") as caught:
+        image.versions(Project(tmp_path, tmp_path), engine, "ref", DIGEST)  # type: ignore[arg-type]
+    assert caught.value.exit_code == ExitCode.CONTENT
+
+
+def test_host_is_described_without_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = host_facts()
+    assert found["cores"] >= 1
+    assert found["memory_bytes"] > 1 << 28
+    assert os.uname().nodename not in json.dumps(found)
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        "#!/bin/sh\necho 'NVIDIA H200, 9.0, 143771, 550.90.07'\necho 'NVIDIA H200 MIG, 9.0, [N/A], 550.90.07'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = host_facts()
+    assert found["driver"] == "550.90.07"
+    assert found["gpus"] == [
+        {"name": "NVIDIA H200", "compute_capability": "9.0", "memory_bytes": 143771 << 20},
+        {"name": "NVIDIA H200 MIG", "compute_capability": "9.0", "memory_bytes": None},
+    ]
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert host_facts()["gpus"] == []
+    assert host_facts()["driver"] is None
