@@ -68,6 +68,7 @@ def run(command: list[str]) -> int:
 
 def _become(command: list[str]) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    os.dup2(1, 2)  # one pipe, so that errors stand in the log where they happened
     try:
         os.execvp(command[0], command)  # noqa: S606 - no shell wanted
     except OSError as error:

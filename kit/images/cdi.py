@@ -79,6 +79,22 @@ def gpus() -> tuple[str, list[Gpu]]:
     return _text(tree, "driver_version"), found
 
 
+def check(wanted: list[str]) -> None:
+    """Refuse indices and UUIDs that this host lacks: engines say it badly or not at all.
+
+    Slices (`MIG-…`) are left to the engine.
+
+    Raises:
+        KitError: no driver, or no such GPU (exit 3).
+    """
+    _, devices = gpus()
+    known = {str(gpu.index) for gpu in devices} | {gpu.uuid for gpu in devices}
+    for name in wanted:
+        if name not in known and not name.startswith("MIG-"):
+            listed = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in devices) or "none"
+            raise environment_error(f"no GPU {name!r} on this host; it has {listed}")
+
+
 def ensure_specification() -> None:
     """Make sure that `nvidia.com/gpu=…` means something to the engine.
 
@@ -108,18 +124,9 @@ class Edits:
 
 
 def edits(wanted: list[str]) -> Edits:
-    """The edits for devices by name: `all`, indices, UUIDs.
-
-    Raises:
-        KitError: no driver, or no such GPU (exit 3).
-    """
-    driver, devices = gpus()
-    document = specification(driver, devices)
+    """The edits for devices that `check` accepts."""
+    document = specification(*gpus())
     named = {row["name"]: row["containerEdits"] for row in document["devices"]}
-    for name in wanted:
-        if name not in named:
-            known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in devices)
-            raise environment_error(f"no GPU {name!r} on this host; it has {known or 'none'}")
     every = document["containerEdits"]
     nodes = [node for name in wanted for node in named[name]["deviceNodes"]]
     return Edits(

@@ -88,7 +88,7 @@ def working(
         failures.append(f"  runtime {way.runtime or 'default'}, limits {way.limits}: {problem}")
     raise environment_error(
         f"{engine}: no way to run a container was found on this host\n" + "\n".join(failures),
-        hint="kit doctor",
+        hint="podman info",
     )
 
 

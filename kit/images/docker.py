@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from kit.images.oci import Image
 
 _SOCKET = Path("/var/run/docker.sock")
+_TIMEOUT = 3600
+"""Seconds without a byte from the daemon: building and loading of large images are slow."""
 _LABEL = "org.trtllm-kit.process"
 
 
@@ -51,11 +53,20 @@ class Docker:
         """Connect to the daemon that DOCKER_HOST names, else to the usual socket; or None."""
         if "DOCKER_HOST" not in os.environ and not _SOCKET.exists():
             return None
+        return cls.reach_at(None)
+
+    @classmethod
+    def reach_at(cls, address: str | None) -> Docker | None:
+        """Connect to the daemon at an address, by default the environment's; None if none."""
         import docker
         from docker.errors import DockerException
 
         try:
-            client = docker.from_env(timeout=600)
+            client = (
+                docker.DockerClient(base_url=address, timeout=_TIMEOUT)
+                if address
+                else docker.from_env(timeout=_TIMEOUT)
+            )
             client.ping()
         except (DockerException, OSError):
             return None
@@ -164,6 +175,7 @@ class Docker:
 
         if not gpus:
             return _Passed()
+        cdi.check(list(gpus.devices))
         wanted = ["all"] if gpus.all else list(gpus.devices)
         information = self._client.info()
         if "nvidia" in information.get("Runtimes", {}):

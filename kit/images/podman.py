@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import signal
 from typing import TYPE_CHECKING
 
 from kit.digest import CHUNK
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from kit.images.engine import BuildRequest, Gpus, RunRequest
     from kit.images.oci import Image
 
+_AGAIN = "podman info, then run the same command"
 _ENGINE_FAILED = 125
 """Podman's exit code for "the container could not be run"."""
 
@@ -98,7 +100,11 @@ class Podman:
             raise
         if code == _ENGINE_FAILED:
             last = tail[-1] if tail else "no message"
-            raise environment_error(f"podman could not run the container: {last}", "kit doctor")
+            raise environment_error(f"podman could not run the container: {last}", _AGAIN)
+        if code < 0:
+            process.capture(["podman", "rm", "--force", "--time", "2", "--ignore", name])
+            reason = signal.Signals(-code).name
+            raise environment_error(f"podman stopped in the middle: killed by {reason}", _AGAIN)
         return code
 
     def remove(self, reference: str) -> None:
@@ -148,7 +154,7 @@ class Podman:
         done = process.capture(["podman", *arguments])
         if done.returncode != 0:
             raise environment_error(
-                f"podman {arguments[0]} failed: {done.stderr.strip()}", hint="kit doctor"
+                f"podman {arguments[0]} failed: {done.stderr.strip()}", hint=_AGAIN
             )
         return done.stdout
 
@@ -156,6 +162,7 @@ class Podman:
 def _devices(gpus: Gpus) -> list[str]:
     if not gpus:
         return []
+    cdi.check(list(gpus.devices))
     cdi.ensure_specification()
     wanted = ["all"] if gpus.all else list(gpus.devices)
     return [f"--device=nvidia.com/gpu={device}" for device in wanted]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _INSTALL = re.compile(r"^Inst (\S+) \((\S+) ", re.MULTILINE)
 _KEPT_SETTING = re.compile(r'Acquire::https?::\S*(?:Proxy|CAInfo|CAPath)\S* "', re.IGNORECASE)
+_BAD_SIGNATURE = re.compile(r"NO_PUBKEY|BADSIG|EXPKEYSIG|REVKEYSIG|invalid signature|Hash Sum")
 _NO_PACKAGE = re.compile(
     r"^E: (?:Unable to locate package |Package '|Version '.*' for ')([^'\s]+)", re.MULTILINE
 )
@@ -92,7 +93,7 @@ class _Apt:
         if done.returncode == 0:
             return
         said = _complaints(done)
-        if re.search(r"not signed|NO_PUBKEY|BADSIG|EXPKEYSIG|invalid signature|Hash Sum", said):
+        if _BAD_SIGNATURE.search(said) or ("not signed" in said and "Failed to fetch" not in said):
             raise content_error(
                 f"the Debian mirror {shown(self.mirror)} is not signed by the keys in "
                 f"{debian_keyring()}: {said}",
@@ -105,7 +106,7 @@ class _Apt:
 
     def closure(self, packages: Sequence[str], group: str) -> dict[str, str]:
         """Name → version of all that installing `packages` into an empty root would bring."""
-        done = self._run("apt-get", "install", "--simulate", "-q", "--no-remove", *packages)
+        done = self._run("apt-get", "install", "--simulate", "-q", *packages)
         if done.returncode != 0:
             said = done.stdout + done.stderr
             suite = self.debian.suite

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from kit.console import Stopwatch, progress
 from kit.errors import environment_error
-from kit.store import Cancelled, Store
+from kit.store import Store, refuse_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,6 +77,7 @@ def fetch(
         store.discard(item.sha256)  # a file of the wrong size is damaged
     store.require_space({item.sha256: item.size for item in missing})
     client = client or Client()
+    client.cancelled.clear()
     crew = _Crew(store, _sources(project, lock, client), client.cancelled)
     if missing:
         total = sum(item.size for item in missing)
@@ -140,15 +141,14 @@ class _Crew:
             with self._lock:
                 on_bytes(change)
 
-        while not self._cancelled.is_set():
+        while True:
             try:
                 item = waiting.get_nowait()
             except queue.Empty:
                 return
             try:
+                refuse_cancelled(self._cancelled)
                 self._bring(item, count)
-            except Cancelled:
-                return
             except BaseException as error:  # noqa: BLE001 (raised again in the main thread)
                 done.put(error)
                 return

@@ -82,8 +82,6 @@ def test_the_driver_answers_a_program(engine, reference):
         "c.cuMemAlloc_v2(ctypes.byref(p), ctypes.c_size_t(1 << 20))], n.value)"
     )
     lines = []
-    request = RunRequest(
-        image=reference, argv=("python3", "-c", program), gpus=Gpus.parse("all")
-    )
+    request = RunRequest(image=reference, argv=("python3", "-c", program), gpus=Gpus.parse("all"))
     assert engine.run(request, lines.append) == 0, lines
     assert lines[-1] == f"[0, 0, 0, 0, 0] {len(cdi.gpus()[1])}"

@@ -6,7 +6,10 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOOLS = ("apt-get", "apt-ftparchive", "dpkg-deb", "gpg", "gpgv")
 

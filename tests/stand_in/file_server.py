@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from typing_extensions import Self
+
 Handler = BaseHTTPRequestHandler
 
 
@@ -62,15 +64,17 @@ class FileServer:
     types: dict[str, str] = field(default_factory=dict)
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
     forever: dict[str, Fault] = field(default_factory=dict)
-    requests: list[Seen] = field(default_factory=list)
     required_header: tuple[str, str] | None = None
     """Answer 401 without this header."""
     routes: list[tuple[re.Pattern[str], Callable[[Any, re.Match[str]], None]]] = field(
         default_factory=list
     )
     certificate: tuple[Path, Path] | None = None
+    seen: list[Seen] = field(default_factory=list)
+    idle: threading.Condition = field(default_factory=threading.Condition)
+    running: int = 0
 
-    def __enter__(self) -> FileServer:
+    def __enter__(self) -> Self:
         outer = self
 
         class Answer(_Answer):
@@ -89,13 +93,22 @@ class FileServer:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*self.certificate)
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    @property
+    def requests(self) -> list[Seen]:
+        """All requests so far; answers still under way are waited for."""
+        with self.idle:
+            self.idle.wait_for(lambda: self.running == 0, timeout=5)
+        return self.seen
 
     @property
     def url(self) -> str:
@@ -139,20 +152,24 @@ class _Answer(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         path = unquote(parts.path)
         self.sent = 0
+        with outer.idle:
+            outer.running += 1
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._send(path, with_body=with_body)
         finally:
-            outer.requests.append(
-                Seen(
-                    self.command,
-                    path,
-                    parts.query,
-                    self.headers.get("Range"),
-                    {key.lower(): value for key, value in self.headers.items()},
-                    self.sent,
-                )
+            seen = Seen(
+                self.command,
+                path,
+                parts.query,
+                self.headers.get("Range"),
+                {key.lower(): value for key, value in self.headers.items()},
+                self.sent,
             )
+            with outer.idle:
+                outer.seen.append(seen)
+                outer.running -= 1
+                outer.idle.notify_all()
 
     def plain(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """A short answer."""

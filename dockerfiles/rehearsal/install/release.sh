@@ -9,6 +9,7 @@ pip=$(echo "$context"/inputs/tools/pip-*.whl)/pip
 python3 "$pip" install -q --no-index --no-deps --no-compile --no-cache-dir \
     --break-system-packages "$context"/inputs/runtime/*.whl "$wheels"/*.whl
 python3 -m kit_rehearsal.install "$root"
+(cd "$wheels" && sha256sum ./*.whl) > "$root/wheels.sha256"
 
 # Checked by nothing but the digest of the image: no time stamp of a source is written.
 python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash \

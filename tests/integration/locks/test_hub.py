@@ -85,7 +85,7 @@ def test_no_such_revision_or_repository_or_file(hub, project, client, intend):
 def test_a_vanished_file(hub, project, client):
     lock = resolve(project, "small", client=client)
     del hub.small["config.json"]
-    with pytest.raises(KitError, match="has vanished from the hub: no config.json"):
+    with pytest.raises(KitError, match=r"has vanished from the hub: no config.json"):
         fetch(project, lock, client=client)
 
 

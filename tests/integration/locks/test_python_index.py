@@ -85,7 +85,7 @@ def test_a_vanished_wheel(index, project, client):
 def test_the_page_is_there_but_the_file_is_not(index, project, client):
     lock = resolve(project, "small", client=client)
     del index.files[f"/files/{ALPHA[0]}"]
-    with pytest.raises(KitError, match="wheel alpha version 1.0 has vanished"):
+    with pytest.raises(KitError, match=r"wheel alpha version 1.0 has vanished"):
         fetch(project, lock, client=client)
 
 
@@ -134,7 +134,7 @@ def test_an_index_with_a_login(index, project, client, monkeypatch, capfd):
 
 def test_an_unknown_pin(index, project, client, intend):
     intend(INTENT.replace("alpha==1.0", "alpha==9.9"))
-    with pytest.raises(KitError, match="wheel alpha==9.9: there is no such version") as caught:
+    with pytest.raises(KitError, match=r"wheel alpha==9.9: there is no such version") as caught:
         resolve(project, "small", client=client)
     assert caught.value.exit_code == ExitCode.USAGE
 

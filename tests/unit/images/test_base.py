@@ -66,10 +66,9 @@ def test_layers_hold_what_packages_and_family_say(tmp_path):
     assert lower["tmp"].mode == 0o1777
     assert "usr/share/doc/dash/copyright" in lower
     assert "usr/share/doc/dash/changelog.gz" not in lower
-    status = tarfile.open(layout.blob(images[0].layers[0].digest)).extractfile(
-        "var/lib/dpkg/status"
-    )
-    assert b"Package: dash\nStatus: install ok installed\nVersion: 1.0" in status.read()
+    with tarfile.open(layout.blob(images[0].layers[0].digest)) as archive:
+        status = archive.extractfile("var/lib/dpkg/status").read()
+    assert b"Package: dash\nStatus: install ok installed\nVersion: 1.0" in status
     upper = _members(layout, images[1].layers[1])
     assert upper["usr/bin/gcc-12"].linkname == "usr/bin/gcc"
     assert "usr/bin/dash" not in upper

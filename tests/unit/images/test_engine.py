@@ -69,7 +69,7 @@ def test_damaged_memory_is_replaced(tmp_path):
 
 
 def test_no_way_at_all_lists_what_was_tried(tmp_path):
-    with pytest.raises(KitError, match="runtime runc, limits .*: refused") as caught:
+    with pytest.raises(KitError, match=r"runtime runc, limits .*: refused") as caught:
         working(tmp_path / "m", "podman 9", Layout(tmp_path / "l"), lambda *_: "refused")
     assert caught.value.exit_code is ExitCode.ENVIRONMENT
 
@@ -93,9 +93,7 @@ def test_cdi_document_names_each_gpu_and_all(monkeypatch, tmp_path):
         "GPU-bb": ["/dev/nvidia0"],
         "all": ["/dev/nvidia3", "/dev/nvidia0"],
     }
-    mounts = {
-        row["containerPath"]: row["hostPath"] for row in document["containerEdits"]["mounts"]
-    }
+    mounts = {row["containerPath"]: row["hostPath"] for row in document["containerEdits"]["mounts"]}
     assert mounts[f"{cdi.TARGET}/libcuda.so.1"] == str(tmp_path / "libcuda.so.580.1")
     assert f"{cdi.TARGET}/libcuda.so.570.0" not in mounts
 

@@ -44,7 +44,8 @@ def test_tar_reads_back_with_every_attribute():
         epoch=1_700_000_000,
     )
     assert (Digest.of_bytes(content), len(content)) == (digest, size)
-    members = {m.name: m for m in tarfile.open(fileobj=io.BytesIO(content))}
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        members = {m.name: m for m in archive}
     assert members["usr/bin/ping"].pax_headers[CAPABILITY] == "\x01\x02"
     assert members[long_name].linkname == "y" * 120
     assert members["usr/bin/pong"].islnk()

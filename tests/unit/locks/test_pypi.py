@@ -83,18 +83,18 @@ def test_the_best_wheel_for_the_target(folder_index):
 
 def test_no_such_version_and_no_fitting_file(folder_index):
     index = folder_index("x", "x-1.0-cp310-cp310-win_amd64.whl")
-    with pytest.raises(KitError, match="no file fits Python 3.11 of the target; there are x-1.0"):
+    with pytest.raises(KitError, match=r"no file fits Python 3.11 of the target; there are x-1.0"):
         resolve(index, "x==1.0")
     with pytest.raises(KitError, match="no such version at file:") as caught:
         resolve(index, "x==2.0")
     assert caught.value.exit_code == ExitCode.USAGE
-    with pytest.raises(KitError, match="sdist y==1.0: there is no such version"):
+    with pytest.raises(KitError, match=r"sdist y==1.0: there is no such version"):
         resolve(index, "y==1.0", kind="sdists")
 
 
 def test_a_wheel_for_other_pythons_does_not_fit(folder_index):
     index = folder_index("x", "x-1.0-py3-none-any.whl", requires="&gt;=3.12")
-    with pytest.raises(KitError, match="no file fits Python 3.11"):
+    with pytest.raises(KitError, match=r"no file fits Python 3.11"):
         resolve(index, "x==1.0")
     assert resolve(index, "x==1.0", python="3.12")
 
