@@ -111,12 +111,23 @@ def _model_info(repo: str, revision: str) -> Any:
             f"model repository {repo}: the hub answers {status}",
             hint="check HF_TOKEN" if status in (401, 403) else "try again later",
         ) from None
-    except (OSError, ValueError) as error:
-        # requests' and httpx's errors are OSError or ValueError; their text may hold a URL.
+    except Exception as error:
+        if not _is_transport_error(error):
+            raise
+        # The error's own text may hold a URL: only its kind is told.
         raise environment_error(
             f"model repository {repo}: the hub cannot be reached ({type(error).__name__})",
             hint="check the network and HF_ENDPOINT",
         ) from None
+
+
+def _is_transport_error(error: Exception) -> bool:
+    """Whether no sound answer came.
+
+    The hub's client was built on requests, then httpx, then httpx2: their errors share a name only.
+    """
+    bases = {base.__name__ for base in type(error).__mro__}
+    return isinstance(error, (OSError, ValueError)) or "HTTPError" in bases
 
 
 def _require_online(what: str) -> None:
