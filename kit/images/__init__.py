@@ -30,7 +30,7 @@ def select(home: Path) -> Engine:
     if wanted != "podman":
         from kit.images.docker import Docker
 
-        docker = Docker.reach()
+        docker = Docker.reach(home)
         if docker is not None:
             return docker
     if wanted != "docker":

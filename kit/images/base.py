@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import lzma
 import tarfile
-import threading
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 SCHEMA = "kit.family/1"
 FORMAT = 1
 """Raised when this module writes other bytes for the same family."""
+_AHEAD = 4
+"""Packages that are unpacked in memory at a time."""
 _AR_MAGIC = b"!<arch>\n"
 _MERGED = ("bin", "sbin", "lib", "lib64")
 """Top-level folders that Debian 12 has as links into /usr (the merged-/usr layout)."""
@@ -252,20 +254,14 @@ Contents = list[tuple[tarfile.TarInfo, "IO[bytes] | None"]]
 
 
 def _unpacked(debs: Mapping[str, Path]) -> Iterable[tuple[str, Contents]]:
-    """Each package's control text and members, in the order of package names, two ahead."""
-    slots = threading.Semaphore(4)
-
-    def work(path: Path) -> tuple[str, Contents]:
-        slots.acquire()
-        return _read_deb(path)
-
+    """Each package's control text and members, in the order of file names, a few ahead."""
+    waiting = [path for _, path in sorted(debs.items(), reverse=True)]
+    at_work: deque[Future[tuple[str, Contents]]] = deque()
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(work, path) for _, path in sorted(debs.items())]
-        results = []
-        for future in futures:
-            results.append(future.result())
-            yield results.pop()
-            slots.release()
+        while waiting or at_work:
+            while waiting and len(at_work) < _AHEAD:
+                at_work.append(pool.submit(_read_deb, waiting.pop()))
+            yield at_work.popleft().result()
 
 
 def _read_deb(path: Path) -> tuple[str, Contents]:

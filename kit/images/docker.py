@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import secrets
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kit.errors import environment_error
 from kit.images import cdi, process
 from kit.images.confinement import handed_over, user_arguments
+from kit.images.ledger import Ledger
 from kit.images.oci import archive
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _SOCKET = Path("/var/run/docker.sock")
 _TIMEOUT = 3600
 """Seconds without a byte from the daemon: building and loading of large images are slow."""
-_LABEL = "org.trtllm-kit.process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +44,19 @@ class Docker:
 
     name = "docker"
 
-    def __init__(self, client: DockerClient) -> None:
+    def __init__(self, client: DockerClient, home: Path) -> None:
         self._client = client
+        self._ledger = Ledger(home / "engines" / "docker-containers")
 
     @classmethod
-    def reach(cls) -> Docker | None:
+    def reach(cls, home: Path) -> Docker | None:
         """Connect to the daemon that DOCKER_HOST names, else to the usual socket; or None."""
         if "DOCKER_HOST" not in os.environ and not _SOCKET.exists():
             return None
-        return cls.reach_at(None)
+        return cls.reach_at(None, home)
 
     @classmethod
-    def reach_at(cls, address: str | None) -> Docker | None:
+    def reach_at(cls, address: str | None, home: Path) -> Docker | None:
         """Connect to the daemon at an address, by default the environment's; None if none."""
         import docker
         from docker.errors import DockerException
@@ -70,7 +70,7 @@ class Docker:
             client.ping()
         except (DockerException, OSError):
             return None
-        return cls(client)
+        return cls(client, home)
 
     def version(self) -> str:
         """The daemon's version."""
@@ -128,15 +128,17 @@ class Docker:
     def run(self, request: RunRequest, on_line: Callable[[str], None]) -> int:
         """Create, start, follow and remove a closed container."""
         user, is_root = user_arguments()
-        self._sweep()
-        with _explained("run"), handed_over(request, active=is_root):
+        with (
+            _explained("run"),
+            self._ledger.container(self._remove_container) as name,
+            handed_over(request, active=is_root),
+        ):
             passed = self._devices(request.gpus)
             container = self._client.containers.create(
                 request.image,
                 command=list(request.argv[1:]),
                 entrypoint=[request.argv[0]],
-                name=f"kit-{secrets.token_hex(6)}",
-                labels={_LABEL: _identity(os.getpid())},
+                name=name,
                 network_mode="none",
                 read_only=True,
                 cap_drop=["ALL"],
@@ -192,16 +194,11 @@ class Docker:
             environment=dict(edits.environment),
         )
 
-    def _sweep(self) -> None:
-        """Remove containers of kits that were killed."""
-        with _explained("list containers"):
-            for container in self._client.containers.list(
-                all=True, filters={"label": _LABEL}, ignore_removed=True
-            ):
-                identity = container.labels[_LABEL]
-                if _identity(int(identity.split("-")[0])) != identity:
-                    with contextlib.suppress(Exception):
-                        container.remove(force=True)
+    def _remove_container(self, name: str) -> None:
+        from docker.errors import APIError
+
+        with contextlib.suppress(APIError):
+            self._client.api.remove_container(name, force=True)
 
     def _present(self, image: Image) -> frozenset[Any]:
         """Layers of images that the daemon has, as far as they are the first layers of this one."""
@@ -273,12 +270,3 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
             yield line.decode(errors="replace").rstrip("\r")
     if rest:
         yield rest.decode(errors="replace")
-
-
-def _identity(process_id: int) -> str:
-    """A process by id and start time, so that a reused id is not taken for it."""
-    try:
-        fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return f"{process_id}-gone"
-    return f"{process_id}-{fields[19]}"

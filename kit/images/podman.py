@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import signal
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from kit.digest import CHUNK
 from kit.errors import environment_error
 from kit.images import cdi, process
 from kit.images.confinement import Way, handed_over, user_arguments, working
+from kit.images.ledger import Ledger
 from kit.images.oci import Layout
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Podman:
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        self._ledger = Ledger(home / "engines" / "podman-containers")
         self._version = ""
         self._way: Way | None = None
 
@@ -55,9 +56,12 @@ class Podman:
 
     def load(self, image: Image, name: str) -> str:
         """Copy an image's missing layers into storage and name it; returns its id."""
-        source = f"oci:{image.layout.root}:{_named(image)}"
-        self._must("pull", "--quiet", source)
+        folder = image.layout.root
+        # Podman makes a name out of the folder it is given; not every path would be a valid one.
+        source = f"oci:{folder.name}:{_named(image)}"
+        self._must("pull", "--quiet", source, folder=folder.parent)
         self._must("tag", image.image_id.hex, name)
+        self._must("untag", image.image_id.hex, f"localhost/{folder.name}:latest")
         return image.image_id.hex
 
     def build(self, context: Path, dockerfile: Path, request: BuildRequest) -> None:
@@ -89,20 +93,22 @@ class Podman:
 
     def run(self, request: RunRequest, on_line: Callable[[str], None]) -> int:
         """`podman run`, closed; the container is removed at the end, however it comes."""
-        argv = [*self._podman(), "run", *self._limits(), *self._closed(request)]
-        name = f"kit-{secrets.token_hex(6)}"
-        argv += ["--name", name, "--entrypoint", request.argv[0], request.image, *request.argv[1:]]
-        try:
-            with handed_over(request, active=user_arguments()[1]):
-                code, tail = process.stream(argv, on_line)
-        except BaseException:
-            process.capture(["podman", "rm", "--force", "--time", "2", "--ignore", name])
-            raise
+        is_root = user_arguments()[1]
+        with self._ledger.container(self._remove_container) as name:
+            argv = [*self._podman(), "run", *self._limits(), *self._closed(request)]
+            argv += ["--name", name, "--entrypoint", request.argv[0]]
+            argv += [request.image, *request.argv[1:]]
+            code = _ENGINE_FAILED
+            try:
+                with handed_over(request, active=is_root):
+                    code, tail = process.stream(argv, on_line)
+            finally:
+                if code < 0 or code == _ENGINE_FAILED:
+                    self._remove_container(name)
         if code == _ENGINE_FAILED:
             last = tail[-1] if tail else "no message"
             raise environment_error(f"podman could not run the container: {last}", _AGAIN)
         if code < 0:
-            process.capture(["podman", "rm", "--force", "--time", "2", "--ignore", name])
             reason = signal.Signals(-code).name
             raise environment_error(f"podman stopped in the middle: killed by {reason}", _AGAIN)
         return code
@@ -110,6 +116,9 @@ class Podman:
     def remove(self, reference: str) -> None:
         """Untag or delete an image."""
         process.capture(["podman", "rmi", "--force", reference])
+
+    def _remove_container(self, name: str) -> None:
+        process.capture(["podman", "rm", "--force", "--time", "2", "--ignore", name])
 
     def _closed(self, request: RunRequest) -> list[str]:
         user, is_root = user_arguments()
@@ -150,8 +159,8 @@ class Podman:
         done = process.capture([*argv, reference])
         return None if done.returncode == 0 else (done.stderr.strip() or f"exit {done.returncode}")
 
-    def _must(self, *arguments: str) -> str:
-        done = process.capture(["podman", *arguments])
+    def _must(self, *arguments: str, folder: Path | None = None) -> str:
+        done = process.capture(["podman", *arguments], folder)
         if done.returncode != 0:
             raise environment_error(
                 f"podman {arguments[0]} failed: {done.stderr.strip()}", hint=_AGAIN

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 TAIL_LINES = 40
 """Lines kept for the message of a failure."""
@@ -71,10 +72,15 @@ def child(
                 pipe.close()
 
 
-def capture(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def capture(argv: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a short command to its end; output as text, never raises for an exit code."""
     return subprocess.run(
-        list(argv), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
     )
 
 

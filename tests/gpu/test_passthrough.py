@@ -22,7 +22,7 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(scope="module", params=["podman", "docker"])
 def engine(request):
     if request.param == "docker":
-        found = Docker.reach()
+        found = Docker.reach(project.find().home)
         if found is None:
             pytest.skip("no Docker daemon")
         return found

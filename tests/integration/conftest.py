@@ -91,7 +91,7 @@ class Daemon:
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
         limit = time.monotonic() + 60
-        while Docker.reach_at(f"unix://{self.socket}") is None:
+        while Docker.reach_at(f"unix://{self.socket}", self.folder) is None:
             assert self.process.poll() is None, (self.folder / "log").read_text()[-3000:]
             assert time.monotonic() < limit
             time.sleep(0.2)
@@ -154,7 +154,7 @@ def engine(selected, home):
     """The engine itself."""
     if selected["KIT_ENGINE"] == "podman":
         return Podman(home)
-    found = Docker.reach()
+    found = Docker.reach(home)
     assert found is not None
     return found
 

@@ -211,7 +211,7 @@ def test_engine_that_is_named_and_not_there(home, tmp_path):
 
 
 def test_reach_does_not_take_a_dead_socket_for_a_daemon(tmp_path):
-    assert Docker.reach_at(f"unix://{tmp_path}/none") is None
+    assert Docker.reach_at(f"unix://{tmp_path}/none", tmp_path) is None
 
 
 def test_fresh_podman_storage_gets_the_image_from_the_layout(scratch, home, built, tmp_path):
