@@ -6,12 +6,23 @@ from typing import TYPE_CHECKING
 
 from kit import project
 from kit.commands import stacks
-from kit.console import envelope, result, size
+from kit.console import envelope, note, result, size
+from kit.errors import KitError
 from kit.locks import lock as locks
 from kit.locks.resolve import resolve
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
+
+
+def _inputs(path: Path) -> set[locks.Input]:
+    """The inputs of the lock that is there; one that cannot be read is about to be replaced."""
+    try:
+        return set(locks.load(path).inputs) if path.exists() else set()
+    except KitError as error:
+        note(f"replacing a lock that cannot be read: {error}")
+        return set()
 
 
 def run(options: argparse.Namespace) -> int:
@@ -19,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     place = project.find()
     stack = stacks.choose(place, options.stack)
     path = place.lock_path(stack)
-    before = set(locks.load(path).inputs) if path.exists() else set()
+    before = _inputs(path)
     lock = resolve(place, stack)
     lock.write(path)
     added, gone = set(lock.inputs) - before, before - set(lock.inputs)

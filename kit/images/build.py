@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from kit.digest import Digest
 from kit.errors import content_error, usage_error
 from kit.files import disk_errors, locked, write_json
-from kit.images import base
+from kit.images import base, delta, dockerfile
 from kit.images.engine import BuildRequest
-from kit.images.normalise import normalise
+from kit.images.normalise import merge, settings
 from kit.images.oci import Image, Layout
 from kit.locks import intent, lock, resolve
 from kit.store import Store
@@ -33,10 +33,6 @@ FORMAT = 1
 TARGET = "release"
 LOCK_LABEL = "org.trtllm-kit.lock"
 STACK_LABEL = "org.trtllm-kit.stack"
-_REMOTE_ADD = re.compile(r"^\s*ADD\s+.*(https?|git|ssh)://", re.IGNORECASE | re.MULTILINE)
-_MOUNT = re.compile(r"--mount=\S*\btarget=/([^,\s]+)")
-_FRONTEND = re.compile(r"^#\s*syntax\s*=", re.IGNORECASE)
-_FROM = re.compile(r"^\s*FROM\s+(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +100,7 @@ def built(project: Project, stack: str) -> BuiltImage:
     record = _record(project, stack)
     if record is None:
         raise usage_error(f"stack {stack!r} is not built yet", hint=f"kit build {stack}")
-    image = Layout(project.images).image(Digest.parse(record["manifest_digest"]))
+    image = Layout(project.images).image(Digest.parse(record["manifest_digest"]), stack)
     found = Digest.parse(record["lock"])
     if found != current.digest:
         raise content_error(
@@ -119,7 +115,7 @@ def ready(project: Project, engine: Engine, image: BuiltImage) -> str:
     """Bring a built image into the engine, if it is not there; returns what to run it by."""
     if engine.has(image.image_id.hex):
         return image.image_id.hex
-    stored = Layout(project.images).image(image.manifest_digest)
+    stored = Layout(project.images).image(image.manifest_digest, image.stack)
     return engine.load(stored, _reference(image.stack))
 
 
@@ -158,10 +154,11 @@ class _Build:
         return BuildReport(_built_image(self.stack, image), was_current=False, before=before)
 
     def _image(self, *, fresh: bool) -> Image:
+        dockerfile.check(self.folder / "Dockerfile")
         store = Store(self.project.store)
         packages = {
             group.name: {
-                item.file: store.path(item.sha256)
+                item.file: store.path(item.sha256, str(item), self.stack)
                 for item in self.lock.select(kind="deb", group=group.name)
             }
             for group in self.family.groups
@@ -192,24 +189,30 @@ class _Build:
             self.engine.remove(tag)
 
     def _normalised(self, tag: str, below: Image) -> Image:
-        result = normalise(
-            self.engine.save(tag),
-            self.layout,
-            base.base_index(self.layout, below),
-            tuple(layer.digest for layer in below.layers),
-            self.intent.epoch,
-            frozenset(_MOUNT.findall((self.folder / "Dockerfile").read_text())),
-        )
+        inspected = self.engine.inspect(tag)
+        given = settings(inspected["Config"])
         labels = {
-            **result.settings.get("Labels", {}),
+            **given.get("Labels", {}),
             STACK_LABEL: self.stack,
             LOCK_LABEL: str(self.lock.digest),
         }
+        lower = tuple(layer.digest for layer in below.layers)
+        with tempfile.TemporaryDirectory(prefix="spool-", dir=self.layout.root) as scratch:
+            layers = delta.from_overlay(inspected, lower)
+            if layers is None:
+                layers = delta.from_archive(self.engine.save(tag), Path(scratch), lower)
+            layer = merge(
+                layers,
+                self.layout,
+                base.base_index(self.layout, below),
+                self.intent.epoch,
+                dockerfile.mount_points((self.folder / "Dockerfile").read_text()),
+            )
         history = [line["created_by"] for line in below.config["history"]]
         return self.layout.write_image(
             name=_reference(self.stack),
-            layers=(*below.layers, result.layer),
-            settings={**result.settings, "Labels": labels},
+            layers=(*below.layers, layer),
+            settings={**given, "Labels": labels},
             history=(*history, f"kit: build {self.stack}"),
             platform=self.intent.platform,
             epoch=self.intent.epoch,
@@ -246,29 +249,7 @@ class _Build:
                 if item.kind in ("wheel", "sdist", "file"):
                     target = context / "inputs" / item.group / item.file
                     _folder(target.parent)
-                    _place(store.path(item.sha256), target)
-        _refuse_network(context / "Dockerfile")
-
-
-def _refuse_network(dockerfile: Path) -> None:
-    """Refuse what would reach the network although every RUN has none."""
-    text = dockerfile.read_text()
-    if _FRONTEND.match(text):
-        raise usage_error(f"{dockerfile.name}:1: a `# syntax=` line makes the engine download")
-    if found := _REMOTE_ADD.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        raise usage_error(
-            f"{dockerfile.name}:{line}: ADD from a URL is a download; put the file into the intent"
-        )
-    stages: set[str] = set()
-    for match in _FROM.finditer(text):
-        image, stage = match.groups()
-        if not image.startswith("$") and image != "scratch" and image not in stages:
-            line = text.count("\n", 0, match.start()) + 1
-            raise usage_error(
-                f"{dockerfile.name}:{line}: FROM {image}: expected an ARG that the lock fills in"
-            )
-        stages.add(stage or "")
+                    _place(store.path(item.sha256, str(item), self.stack), target)
 
 
 def _folder(folder: Path) -> None:

@@ -120,6 +120,12 @@ class Docker:
         if code != 0:
             raise request.failed(code, tail)
 
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """What `docker image inspect` says."""
+        with _explained("inspect image"):
+            attributes: dict[str, Any] = self._client.images.get(reference).attrs
+            return attributes
+
     def save(self, reference: str) -> Iterator[bytes]:
         """The image as a docker-archive stream."""
         with _explained("save"):

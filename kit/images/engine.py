@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kit.errors import content_error, usage_error
 
@@ -104,6 +104,9 @@ class Engine(Protocol):
 
     def build(self, context: Path, dockerfile: Path, request: BuildRequest) -> None:
         """Build with the network off and tag the result; raises KitError with the log's end."""
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """What the engine knows of an image: `Config`, `RootFS`, `GraphDriver`, in Docker's form."""
 
     def save(self, reference: str) -> Iterator[bytes]:
         """The image as a docker-archive tar stream."""

@@ -115,7 +115,7 @@ def entry_of(member: tarfile.TarInfo, path: str, link: str = "") -> Entry:
     return Entry(
         path=path,
         kind=kind,
-        mode=member.mode & 0o7777,
+        mode=0o777 if kind == "symlink" else member.mode & 0o7777,
         uid=member.uid,
         gid=member.gid,
         link=link if kind in ("symlink", "hardlink") else "",
@@ -143,7 +143,7 @@ def load_index(path: Path) -> dict[str, Entry]:
 
 def members(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     """Walk a tar stream once: each member with its content if it is a file."""
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
         for member in archive:
             archive.members = []  # type: ignore[attr-defined]  # flat memory
             yield member, archive.extractfile(member) if member.isreg() else None

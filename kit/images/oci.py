@@ -112,13 +112,14 @@ class Layout:
         self._name(name, _descriptor(MANIFEST, digest, len(manifest_bytes)))
         return Image(self, digest, image_id, layers, config)
 
-    def image(self, digest: Digest) -> Image:
-        """Open an image by manifest digest.
+    def image(self, digest: Digest, stack: str = "STACK") -> Image:
+        """Open an image by manifest digest; `stack` is for the hint.
 
         Raises:
             KitError: a blob of it is missing (exit 4).
         """
-        manifest = json.loads(self._read(digest))
+        hint = f"kit build {stack} --rebuild"
+        manifest = json.loads(self._read(digest, hint))
         config_digest = Digest.parse(manifest["config"]["digest"])
         layers = tuple(
             Layer(Digest.parse(layer["digest"]), layer["size"]) for layer in manifest["layers"]
@@ -128,9 +129,11 @@ class Layout:
             if not path.exists() or path.stat().st_size != layer.size:
                 raise content_error(
                     f"{self.root}: layer {layer.digest} of image {digest} is missing or cut short",
-                    hint="build the image again: kit build STACK --rebuild",
+                    hint=hint,
                 )
-        return Image(self, digest, config_digest, layers, json.loads(self._read(config_digest)))
+        return Image(
+            self, digest, config_digest, layers, json.loads(self._read(config_digest, hint))
+        )
 
     def names(self) -> dict[str, Digest]:
         """The images that the index names."""
@@ -150,16 +153,14 @@ class Layout:
             write_json(self.root / "oci-layout", {"imageLayoutVersion": "1.0.0"})
             write_json(index, {"schemaVersion": 2, "mediaType": INDEX, "manifests": rows})
 
-    def _read(self, digest: Digest) -> bytes:
+    def _read(self, digest: Digest, hint: str) -> bytes:
         try:
             content = self.blob(digest).read_bytes()
         except FileNotFoundError:
-            raise content_error(
-                f"{self.root}: no blob {digest}", hint="build the image again: kit build STACK"
-            ) from None
+            raise content_error(f"{self.root}: no blob {digest}", hint=hint) from None
         found = Digest.of_bytes(content)
         if found != digest:
-            raise content_error(f"{self.blob(digest)}: expected {digest}, found {found}")
+            raise content_error(f"{self.blob(digest)}: expected {digest}, found {found}", hint)
         return content
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kit.digest import CHUNK
 from kit.errors import environment_error
@@ -78,6 +79,11 @@ class Podman:
         code, tail = process.stream([*argv, "--file", str(dockerfile), str(context)], request.log)
         if code != 0:
             raise request.failed(code, tail)
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """What `podman image inspect` says."""
+        answer: list[dict[str, Any]] = json.loads(self._must("image", "inspect", reference))
+        return answer[0]
 
     def save(self, reference: str) -> Iterator[bytes]:
         """The image as a docker-archive stream."""

@@ -101,6 +101,9 @@ class Daemon:
             getattr(self.process, how)()
             self.process.wait(60)
             self.process = None
+            if how == "kill":  # what a killed daemon leaves: its containerd, its shims
+                subprocess.run(["pkill", "-KILL", "-f", str(self.folder)], check=False)
+                shutil.rmtree(self.folder / "exec-root", ignore_errors=True)
 
     @property
     def environment(self):
