@@ -106,7 +106,7 @@ class Engine(Protocol):
         """Build with the network off and tag the result; raises KitError with the log's end."""
 
     def inspect(self, reference: str) -> dict[str, Any]:
-        """What the engine knows of an image: `Config`, `RootFS`, `GraphDriver`, in Docker's form."""
+        """What the engine knows of an image, as Docker says it: Config, RootFS, GraphDriver."""
 
     def save(self, reference: str) -> Iterator[bytes]:
         """The image as a docker-archive tar stream."""

@@ -168,7 +168,7 @@ def test_image_on_another_base_is_refused(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="overlay folders are root's")
 def test_overlay_folders_give_the_same_layer_as_an_archive(tmp_path):
     """Whiteouts, opaque folders, hard links, modes: the two ways of reading agree."""
-    base_content, digest, entries = _base()
+    _, digest, entries = _base()
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one / "opt", two / "opt", two / "srv"):
         folder.mkdir(parents=True, mode=0o755)
