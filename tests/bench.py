@@ -1,0 +1,209 @@
+"""`make bench`: the kit's own cost, as ratios against a peer in the same run.
+
+Peers: a bare `python3 -c pass`, `curl` with `sha256sum`, and the engine's own command line. Each
+figure is the median of its repetitions; nothing here is asserted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import Process, Queue
+from pathlib import Path
+
+from kit import images, project
+from kit.console import table
+from kit.digest import Digest
+from kit.examples import recipe
+from kit.examples import run as runner
+from kit.images import build
+from kit.images.confinement import user_arguments
+from kit.images.engine import Gpus
+from kit.locks import fetch
+from kit.locks.lock import Input, Lock
+
+STACK = "rehearsal"
+FETCHED_BYTES = 500_000_000
+
+
+def _seconds(action, repetitions):
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _command(*argv, **options):
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, **options)
+
+
+def start_up():
+    """`kit --version` against an interpreter that does nothing."""
+    kit = Path(sys.executable).with_name("kit")
+    ours = _seconds(partial(_command, str(kit), "--version"), 25)
+    bare = _seconds(partial(_command, sys.executable, "-c", "pass"), 25)
+    return ["kit --version", "python3 -c pass", ours, bare, ours / bare, "≤ 4"]
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments):
+        pass
+
+    def copyfile(self, source, outputfile):
+        outputfile.flush()
+        sent = 0
+        while sent < FETCHED_BYTES:
+            sent += os.sendfile(
+                self.connection.fileno(), source.fileno(), sent, FETCHED_BYTES - sent
+            )
+
+
+def _serve(folder, ready):
+    handler = partial(_Handler, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    ready.put(server.server_port)
+    server.serve_forever()
+
+
+@contextmanager
+def _server(folder):
+    ready = Queue()
+    process = Process(target=_serve, args=(folder, ready), daemon=True)
+    process.start()
+    yield f"http://127.0.0.1:{ready.get()}"
+    process.terminate()
+
+
+def fetching():
+    """Half a gigabyte over loopback into the store, against `curl` and then `sha256sum`."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        scratch = Path(name)
+        content = os.urandom(1 << 20) * (FETCHED_BYTES // (1 << 20) + 1)
+        (scratch / "served").mkdir()
+        (scratch / "served" / "blob").write_bytes(content[:FETCHED_BYTES])
+        digest = Digest(hashlib.sha256(content[:FETCHED_BYTES]).hexdigest())
+        with _server(scratch / "served") as url:
+            item = Input("file", "bench", "blob", "", "blob", f"{url}/blob", digest, FETCHED_BYTES)
+            lock = Lock(STACK, digest, (item,))
+
+            def ours():
+                shutil.rmtree(scratch / "home", ignore_errors=True)
+                place = project.Project(project.find().root, scratch / "home")
+                fetch.fetch(place, lock)
+
+            def peer():
+                target = scratch / "copy"
+                _command("curl", "--silent", "--fail", "-o", str(target), f"{url}/blob")
+                _command("sha256sum", str(target))
+
+            took, reference = _seconds(ours, 5), _seconds(peer, 5)
+    name = f"fetch {FETCHED_BYTES // 1_000_000} MB"
+    return [name, "curl + sha256sum", took, reference, reference / took, "≥ 0.8 (speed)"]
+
+
+def building(place, engine):
+    """Everything the kit does around the engine's build command, against that command."""
+    spent = []
+    original = engine.build
+
+    def timed(*arguments):
+        start = time.perf_counter()
+        original(*arguments)
+        spent.append(time.perf_counter() - start)
+
+    engine.build = timed
+    try:
+        total = _seconds(
+            partial(build.build, place, STACK, engine, lambda _line: None, fresh=True), 1
+        )
+    finally:
+        engine.build = original
+    inner = spent[0]
+    name = f"around {engine.name} build"
+    return [name, f"{engine.name} build", total - inner, inner, (total - inner) / inner, "≤ 0.05"]
+
+
+def running(place, engine):
+    """`kit run` against the same containers started by hand, one after the other."""
+    image = build.built(place, STACK)
+    example, release = recipe.find("gpt2-tiny"), "0.9.0"
+    requests = []
+    original = engine.run
+
+    def recorded(request, on_line):
+        requests.append(request)
+        return original(request, on_line)
+
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        output = Path(name) / "runs"
+        engine.run = recorded
+        runner.run(place, engine, image, example, release, output, Gpus())
+        engine.run = original
+        steps = list(requests)
+        argv = [sys.executable, "-m", "kit", "run", example.name, "--stack", STACK]
+        argv += ["--release", release, "--output", str(output)]
+        ours = partial(_command, *argv, stderr=subprocess.DEVNULL)
+
+        def peer():
+            work = Path(tempfile.mkdtemp(dir=name))
+            work.chmod(0o777)
+            for request in steps:
+                _command(*_by_hand(engine, request, work), stderr=subprocess.DEVNULL)
+
+        took, reference = _seconds(ours, 5), _seconds(peer, 5)
+    difference = took - reference
+    return [
+        "kit run gpt2-tiny",
+        f"{engine.name} run, {len(steps)} times",
+        took,
+        reference,
+        took / reference,
+        f"own time {difference:.2f} s, ≤ 0.3 s",
+    ]
+
+
+def _by_hand(engine, request, work):
+    """What a person would type for the same container."""
+    argv = engine._podman() if engine.name == "podman" else ["docker"]
+    argv = [*argv, "run", "--rm", "--network=none", "--read-only", "--cap-drop=all"]
+    argv += engine._limits() if engine.name == "podman" else []
+    argv += ["--security-opt=no-new-privileges", "--tmpfs=/tmp:rw,exec,mode=1777"]
+    argv += [f"--user={user_arguments()[0]}", f"--workdir={request.workdir}"]
+    for key, value in request.environment.items():
+        argv += ["--env", f"{key}={value}"]
+    for mount in request.mounts:
+        source = work if mount.writable else mount.source
+        options = "" if mount.writable else ",readonly"
+        argv += ["--mount", f"type=bind,source={source},target={mount.target}{options}"]
+    return [*argv, f"--entrypoint={request.argv[0]}", request.image, *request.argv[1:]]
+
+
+def main():
+    """Measure and print."""
+    place = project.find()
+    engine = images.select(place.home)
+    _command(sys.executable, "-m", "kit", "fetch", STACK)
+    _command(sys.executable, "-m", "kit", "build", STACK, "--quiet", stderr=subprocess.DEVNULL)
+    rows = [start_up(), fetching(), building(place, engine), running(place, engine)]
+    shown = [
+        [ours, peer, f"{took:.3f} s", f"{reference:.3f} s", f"{ratio:.2f}", aim]
+        for ours, peer, took, reference, ratio, aim in rows
+    ]
+    print(table(shown, ["OURS", "PEER", "OURS TOOK", "PEER TOOK", "RATIO", "AIM"]))
+
+
+if __name__ == "__main__":
+    main()
