@@ -10,14 +10,22 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def pytest_collection_modifyitems(items):
-    """GPU tests run where there is a GPU, and say so elsewhere."""
+def pytest_collection_modifyitems(config, items):
+    """GPU tests run where there is a GPU, and say so elsewhere; `only` picks one engine."""
+    others = [item for item in items if _is_for_another_engine(item)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
     if Path("/dev/nvidiactl").exists():
         return
     skip = pytest.mark.skip(reason="no NVIDIA GPU on this host (/dev/nvidiactl is absent)")
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+def _is_for_another_engine(item):
+    marker = item.get_closest_marker("only")
+    return marker is not None and item.callspec.params["selected"] not in marker.args
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from kit.images.docker import Docker
 from kit.images.engine import RunRequest
 from kit.images.podman import Podman
 from tests.conftest import ROOT
-from tests.integration.conftest import Daemon, kit, needs, private_podman
+from tests.integration.conftest import Daemon, kit, private_podman
 
 pytestmark = pytest.mark.engine
 
@@ -106,7 +106,7 @@ def test_run_stopped_in_a_step_then_the_same_command_again(built, tmp_path, how)
     assert _containers(built) == []
 
 
-def test_disk_that_is_full_during_build(selected, home, new_home, missing):
+def test_disk_that_is_full_during_build(selected, new_home, missing):
     if os.geteuid() != 0:
         missing("mounting a small disk needs root")
     folder = new_home(f"full-{selected['KIT_ENGINE']}")
@@ -126,9 +126,8 @@ def test_disk_that_is_full_during_build(selected, home, new_home, missing):
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_podman_that_stops_in_the_middle(scratch, home, built, missing):
-    if built["KIT_ENGINE"] != "podman":
-        pytest.skip("the other engine has its own test")
+@pytest.mark.only("podman")
+def test_podman_that_stops_in_the_middle(home, built):
     engine = Podman(home)
     record = json.loads((home / "images" / "builds" / "rehearsal.json").read_text())
     assert record["manifest_digest"]
@@ -149,10 +148,8 @@ def test_podman_that_stops_in_the_middle(scratch, home, built, missing):
     assert _containers(built) == []
 
 
-def test_docker_daemon_that_stops_in_the_middle(scratch, home, built, missing, tmp_path):
-    needs("docker", missing)
-    if built["KIT_ENGINE"] != "docker":
-        pytest.skip("the other engine has its own test")
+@pytest.mark.only("docker")
+def test_docker_daemon_that_stops_in_the_middle(scratch, home, built, tmp_path):
     daemon = Daemon(scratch / "stopping")
     daemon.start()
     env = daemon.environment | {"KIT_HOME": str(home)}
@@ -176,9 +173,8 @@ def test_docker_daemon_that_stops_in_the_middle(scratch, home, built, missing, t
         daemon.stop()
 
 
+@pytest.mark.only("podman")
 def test_two_builds_at_once_make_one_image(selected, new_home):
-    if selected["KIT_ENGINE"] != "podman":
-        pytest.skip("the lock between builds is the kit's own: once is enough")
     env = selected | {"KIT_HOME": str(new_home(f"twice-{selected['KIT_ENGINE']}"))}
     answers = []
 
@@ -216,10 +212,9 @@ def test_reach_does_not_take_a_dead_socket_for_a_daemon(tmp_path):
     assert Docker.reach_at(f"unix://{tmp_path}/none", tmp_path) is None
 
 
+@pytest.mark.only("podman")
 def test_fresh_podman_storage_gets_the_image_from_the_layout(scratch, home, built, tmp_path):
     """A run does not need the storage that the build used: the layout is what is kept."""
-    if built["KIT_ENGINE"] != "podman":
-        pytest.skip("once is enough")
     with private_podman(scratch / "empty") as environment:
         arguments = ("--stack", "rehearsal", "--release", "0.16.0", "--output", str(tmp_path))
         env = environment | {"KIT_HOME": str(home)}
