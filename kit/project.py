@@ -9,6 +9,8 @@ from pathlib import Path
 from kit.errors import environment_error, nearest, usage_error
 
 _PACKAGE = Path(__file__).resolve().parent
+_BUNDLED = _PACKAGE / "bundled"
+"""The project that an installed kit brings along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,11 @@ class Project:
     def images(self) -> Path:
         """Built images: one OCI layout with every blob once."""
         return self.home / "images"
+
+    @property
+    def runs(self) -> Path:
+        """Where runs are kept: in the project, or where the user stands if it came with the kit."""
+        return (Path.cwd() if self.root == _BUNDLED else self.root) / "runs"
 
     @property
     def stacks(self) -> list[str]:
@@ -77,7 +84,7 @@ def _root() -> Path:
             )
         return root
     here = Path.cwd()
-    for folder in [here, *here.parents, _PACKAGE.parent, _PACKAGE / "project"]:
+    for folder in [here, *here.parents, _PACKAGE.parent, _BUNDLED]:
         if _is_project(folder):
             return folder
     raise usage_error(

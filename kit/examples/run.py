@@ -112,7 +112,7 @@ def run(
         engine_version = pool.submit(engine.version)
         reference = ready(project, engine, image)
         versions = image_versions(project, engine, reference, image.manifest_digest)
-        with run_folder(output or project.root / "runs", recipe.name, release) as folder:
+        with run_folder(output or project.runs, recipe.name, release) as folder:
             bench = _Bench(
                 engine=engine,
                 reference=reference,

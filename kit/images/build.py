@@ -225,10 +225,8 @@ class _Build:
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and "__pycache__" not in path.parts
         }
-        package = Path(__file__).resolve().parent.parent
         for name, source in self.family.context.items():
-            inside = source.removeprefix("kit/")
-            files[name] = package / inside if inside != source else self.project.root / source
+            files[name] = self.project.root / source
         return files
 
     def _key(self) -> str:
