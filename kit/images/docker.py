@@ -133,6 +133,8 @@ class Docker:
 
     def run(self, request: RunRequest, on_line: Callable[[str], None]) -> int:
         """Create, start, follow and remove a closed container."""
+        from docker.types import LogConfig
+
         user, is_root = user_arguments()
         with (
             _explained("run"),
@@ -146,6 +148,7 @@ class Docker:
                 entrypoint=[request.argv[0]],
                 name=name,
                 network_mode="none",
+                log_config=LogConfig(type=LogConfig.types.NONE),
                 read_only=True,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
@@ -162,8 +165,10 @@ class Docker:
                 devices=passed.nodes,
             )
             try:
+                # Attached before the start: reading the log while it is written can lose its end.
+                output = container.attach(stdout=True, stderr=True, stream=True)
                 container.start()
-                for line in _lines(container.logs(stream=True, follow=True)):
+                for line in _lines(output):
                     on_line(line)
                 return int(container.wait()["StatusCode"])
             finally:
