@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -102,12 +103,20 @@ class Daemon:
             self.process.wait(60)
             self.process = None
             if how == "kill":  # what a killed daemon leaves: its containerd, its shims
-                subprocess.run(["pkill", "-KILL", "-f", str(self.folder)], check=False)
+                kill_everything_with(str(self.folder))
                 shutil.rmtree(self.folder / "exec-root", ignore_errors=True)
 
     @property
     def environment(self):
         return {"KIT_ENGINE": "docker", "DOCKER_HOST": f"unix://{self.socket}"}
+
+
+def kill_everything_with(text):
+    """SIGKILL every process whose command line holds a text."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if text in process.joinpath("cmdline").read_text(errors="replace"):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from kit.images.docker import Docker
 from kit.images.engine import RunRequest
 from kit.images.podman import Podman
 from tests.conftest import ROOT
-from tests.integration.conftest import Daemon, kit, private_podman
+from tests.integration.conftest import Daemon, kill_everything_with, kit, private_podman
 
 pytestmark = pytest.mark.engine
 
@@ -135,7 +135,7 @@ def test_podman_that_stops_in_the_middle(home, built):
     reference = json.loads(image.stdout)["image_id"].removeprefix("sha256:")
 
     def kill(_line):
-        subprocess.run(["pkill", "-KILL", "-f", "podman.*kit-engine-stops"], check=False)
+        kill_everything_with("MARK=kit-engine-stops")
 
     request = RunRequest(
         image=reference,

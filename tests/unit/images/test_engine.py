@@ -40,7 +40,8 @@ def test_gpus_that_make_no_sense(text):
 def test_probe_program_runs_and_ends_with_zero(tmp_path):
     image = confinement._probe_image(Layout(tmp_path / "layout"))
     with tarfile.open(image.layout.blob(image.layers[0].digest)) as archive:
-        archive.extract("true", tmp_path, filter="data")
+        (tmp_path / "true").write_bytes(archive.extractfile("true").read())
+    (tmp_path / "true").chmod(0o755)
     assert subprocess.run([tmp_path / "true"], check=False).returncode == 0
 
 
