@@ -36,15 +36,17 @@ rehearsal: setup ## the whole pipeline on any machine, then once more offline, c
 	@.venv/bin/python -m kit.rehearsal
 
 .PHONY: release_build
-release_build: setup ## fetch and build the image of STACK (by default what suits this host)
-	@$(KIT) fetch $(STACK) && $(KIT) build $(STACK)
+release_build: ## fetch and build the image of STACK (by default what suits this host)
+	@$(MAKE) --no-print-directory --silent setup
+	@stack=$$(.venv/bin/python -m kit.commands.stacks $(STACK)) && \
+	  $(KIT) fetch $$stack && $(KIT) build $$stack
 
 .PHONY: verify-compat
 verify-compat: setup ## check what ARGS names, e.g. ARGS="--stack rehearsal --release 0.9.0"
 	@$(KIT) verify-compat $(ARGS)
 
 .PHONY: test
-test: setup ## all tests that this host can run
+test: setup ## all tests that this host can run (after `make oracle` those against PyTorch too)
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: unit

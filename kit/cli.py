@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from kit import __version__
 from kit.errors import ExitCode, KitError
+from kit.files import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 INTERRUPTED = 130
 """What shells expect after Ctrl-C."""
+BROKEN_PIPE = 141
+"""What shells expect of a program whose output nobody reads any more."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,6 +43,9 @@ def run(arguments: Sequence[str]) -> int:
 def guarded(command: Callable[[], int], options: argparse.Namespace | None = None) -> int:
     """Call a command; what it raises becomes one message and an exit code."""
     options = options or argparse.Namespace(debug=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever the locale can show
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = command()
         sys.stdout.flush()
@@ -50,11 +57,14 @@ def guarded(command: Callable[[], int], options: argparse.Namespace | None = Non
         print("\ninterrupted: the same command goes on where this one stopped", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
+        # Whoever read the output has gone; what was under way is not done.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
+        return BROKEN_PIPE
     except Exception as error:
         if options.debug:
             raise
+        if isinstance(error, OSError) and (known := explained(error)) is not None:
+            return _report(options, str(known), known.hint, known.exit_code)
         message = f"a bug in kit: {type(error).__name__}: {error}"
         return _report(options, message, "run again with --debug and report it", ExitCode.BUG)
     return code

@@ -7,12 +7,13 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from kit.errors import content_error, environment_error
+from kit.errors import KitError, content_error, environment_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +24,10 @@ def atomic_writer(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """Write `path` through a temporary neighbour: fsync, rename; a failure leaves nothing.
 
     Raises:
-        KitError: the disk is full or may not be written (exit 3).
+        KitError: the disk is full, may not be written, or fails (exit 3).
     """
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
         try:
@@ -54,6 +55,21 @@ def write_json(path: Path, document: Any) -> None:
     write_bytes(path, text.encode() + b"\n")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless they are there.
+
+    Raises:
+        KitError: the disk does not let it be made, or a file stands there (exit 3).
+    """
+    with disk_errors(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, error.strerror, str(path)) from error
+        except FileNotFoundError as error:  # a file system that takes no folders, as /proc
+            raise PermissionError(errno.EACCES, error.strerror, str(path)) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -65,40 +81,94 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space", "too large", "read-only", "not permitted" into an error naming `path`."""
+    """Turn what disks and their rights refuse into an error that names `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise environment_error(
-                f"disk full while writing {path}: {free_bytes(path)} bytes free",
-                hint="free space there or set KIT_HOME to a larger disk; then run the same command",
-            ) from error
-        if error.errno == errno.EFBIG:
-            raise environment_error(
-                f"file too large for its disk or for this user's limit: {path}",
-                hint="use a disk without such a limit (FAT32 ends at 4 GB); see `ulimit -f`",
-            ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise environment_error(
-                f"may not write {error.filename or path}: {error.strerror}",
-                hint="set KIT_HOME to a folder that you own",
-            ) from error
+        if (found := explained(error, path)) is not None:
+            raise found from error
         raise
+
+
+def explained(error: OSError, path: Path | None = None) -> KitError | None:
+    """What a disk refused, with the way out (exit 3); None for other errors.
+
+    Args:
+        error: what the operating system said.
+        path: what was read or written; None takes the file that the error names, if any.
+    """
+    named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else path
+    path = path or named
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        room = f" while writing {path}: {free_bytes(path)} bytes free" if path else ""
+        return environment_error(f"disk full{room}", hint=_hint("a larger disk", "df -h", path))
+    if error.errno == errno.EFBIG:
+        return environment_error(
+            f"file too large for its disk (FAT32 ends at 4 GB) or for this user's limit{_of(path)}",
+            hint="ulimit -f",
+        )
+    if error.errno == errno.EROFS:
+        return environment_error(
+            f"may not write{_of(named)}: {error.strerror}",
+            hint=_hint("a disk that can be written", "findmnt --target", named),
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return environment_error(
+            f"may not read or write{_of(named)}: {error.strerror}",
+            hint=_hint("a folder that you own", "namei -l", named),
+        )
+    if error.errno == errno.ENOTDIR:
+        return environment_error(
+            f"a file stands where a folder is expected{_of(named)}",
+            hint=_hint("a folder that you own", "namei -l", named),
+        )
+    if error.errno == errno.EIO:
+        return environment_error(
+            f"the disk fails{_of(named)}: {error.strerror}", hint="dmesg | tail"
+        )
+    return None
+
+
+def _of(path: Path | None) -> str:
+    return f": {path}" if path else ""
+
+
+def _hint(other_home: str, look: str, path: Path | None) -> str | None:
+    """Another home for what lies in the kit's own; a look at any other path."""
+    if path is None:
+        return None
+    if _is_at_home(path):
+        return f"export KIT_HOME=<{other_home}>"
+    return f"{look} {shlex.quote(str(_existing(path)))}"
+
+
+def _is_at_home(path: Path) -> bool:
+    from kit import project
+
+    with contextlib.suppress(KitError, OSError):
+        return path.absolute().is_relative_to(project.find().home)
+    return False
+
+
+def _existing(path: Path) -> Path:
+    """The path itself or the nearest folder above it that is there and may be seen."""
+    for place in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            place.lstat()
+            return place
+    return Path()
 
 
 def free_bytes(path: Path) -> int:
     """Bytes free on the disk of `path`, which need not exist yet."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
+    return shutil.disk_usage(_existing(path)).free
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on the file `path`; another process waits, a killed one lets go."""
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         stream = path.open("a+b")
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

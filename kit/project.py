@@ -31,9 +31,14 @@ class Project:
         return self.home / "images"
 
     @property
+    def is_bundled(self) -> bool:
+        """Whether this is the project that came with an installed kit, which nobody edits."""
+        return self.root == _BUNDLED
+
+    @property
     def runs(self) -> Path:
         """Where runs are kept: in the project, or where the user stands if it came with the kit."""
-        return (Path.cwd() if self.root == _BUNDLED else self.root) / "runs"
+        return (Path.cwd() if self.is_bundled else self.root) / "runs"
 
     @property
     def stacks(self) -> list[str]:

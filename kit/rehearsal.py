@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from kit import cli, images, project
 from kit.compat.verdict import verify
 from kit.console import Stopwatch, note, result, size, table
-from kit.errors import ExitCode, content_error
+from kit.errors import ExitCode, KitError, content_error
 from kit.examples import recipe
 from kit.examples import run as runner
 from kit.images import build
@@ -61,9 +62,7 @@ class Rehearsal:
 
     def prepare(self) -> None:
         """Everything up to the image; the only part that may use the network is `fetch`."""
-        lock = locks.load(self.place.lock_path(STACK))
-        resolve.check_current(lock, intent.load(self.place.intent_path(STACK)))
-        self.report.step("lock", lambda: f"{len(lock.inputs)} inputs pinned, {lock.digest.short}")
+        self.report.step("lock", self._lock)
         self.report.step("fetch", self._fetch)
         self.report.step("build", self._build)
 
@@ -85,18 +84,27 @@ class Rehearsal:
                 partial(self._again, image, first),
             )
 
+    def _lock(self) -> str:
+        """Resolve the intent anew and hold it against the lock that everything else goes by."""
+        lock = locks.load(self.place.lock_path(STACK))
+        resolve.check_current(lock, intent.load(self.place.intent_path(STACK)))
+        pinned = f"{len(lock.inputs)} inputs, {lock.digest.short}"
+        try:
+            moved = set(resolve.resolve(self.place, STACK).inputs) ^ set(lock.inputs)
+        except KitError as error:
+            if error.exit_code is not ExitCode.ENVIRONMENT:
+                raise
+            note(f"the lock is used as it is: {error}")
+            return f"{pinned}; not resolved again on this host"
+        state = f"{len(moved)} pins would move" if moved else "the same"
+        return f"{pinned}; resolved again: {state}"
+
     def _fetch(self) -> str:
         done = fetch.fetch(self.place, locks.load(self.place.lock_path(STACK)))
         return f"{done.fetched} of {done.inputs} fetched, {size(done.bytes)}"
 
     def _build(self) -> str:
-        log_path = self.place.home / "logs" / f"build-{STACK}.log"
-        log_path.parent.mkdir(parents=True, exist_ok=True)
-        with log_path.open("w") as log:
-
-            def line(text: str) -> None:
-                log.write(text + "\n")
-
+        with build.log_file(self.place, STACK) as (_, line):
             done = build.build(self.place, STACK, self.engine, line)
         how = "up to date" if done.was_current else f"built by {self.engine.name}"
         return f"{how}, {done.image.manifest_digest}"
@@ -145,10 +153,10 @@ def main() -> int:
     result("")
     result(rehearsal.report.show())
     result(f"\nmanifest: {rehearsal.manifests[-1]}\n")
-    return _offline(rehearsal.manifests)
+    return _offline(rehearsal.manifests, rehearsal.engine.name)
 
 
-def _offline(manifests: list[Path]) -> int:
+def _offline(manifests: list[Path], engine: str) -> int:
     """The second half: in a network namespace without a route where the host lets us make one."""
     argv = [sys.executable, "-m", "kit.rehearsal", "--repeat", *map(str, manifests)]
     unshare = shutil.which("unshare")
@@ -157,7 +165,8 @@ def _offline(manifests: list[Path]) -> int:
         argv = [unshare, "--net", *argv]
     else:
         result("once more, containers without network (no right to take it from the kit itself):")
-    return subprocess.run(argv, check=False).returncode
+    environment = {**os.environ, "KIT_ENGINE": engine}
+    return subprocess.run(argv, check=False, env=environment).returncode
 
 
 def _works(argv: list[str]) -> bool:

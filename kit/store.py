@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kit.console import size as shown_size
 from kit.digest import CHUNK, Digest
 from kit.errors import content_error, environment_error
-from kit.files import disk_errors, free_bytes, sync_folder
+from kit.files import disk_errors, free_bytes, make_folder, sync_folder
 
 if TYPE_CHECKING:
     import threading
@@ -62,6 +62,33 @@ class Store:
             )
         return self._place(digest)
 
+    def checked(self, digest: Digest, what: str = "", stack: str = "STACK") -> Path:
+        """The file with this digest, like `path`, hashed again: disks forget, people edit.
+
+        A damaged file is taken out, so that the next fetch brings it again; one that came in its
+        place meanwhile stays.
+
+        Raises:
+            KitError: it is not in the store, or cannot be read (exit 3); it is damaged (exit 4).
+        """
+        place = self.path(digest, what, stack)
+        with disk_errors(place):
+            try:
+                stream = place.open("rb", buffering=0)
+            except FileNotFoundError:  # another process has found it damaged
+                return self.path(digest, what, stack)
+            with stream:
+                found = _hash(stream.fileno())
+                if found == digest:
+                    return place
+                if _is_same(stream.fileno(), place):
+                    self.discard(digest)
+        raise content_error(
+            f"{what or digest}: damaged in the store: {place}: expected {digest}, found {found}; "
+            "it was removed",
+            hint=f"kit fetch {stack}",
+        )
+
     def has(self, digest: Digest, size: int | None = None) -> bool:
         """Whether the file is there, with this size; it is never there in part."""
         try:
@@ -76,16 +103,6 @@ class Store:
             return self._partial(digest).stat().st_size
         except FileNotFoundError:
             return 0
-
-    def add_bytes(self, content: bytes) -> Digest:
-        """Put `content` in, once."""
-        digest = Digest.of_bytes(content)
-        with self.receive(digest, len(content)) as reception:
-            if not reception.done:
-                reception.restart()
-                reception.write(content)
-                reception.finish()
-        return digest
 
     def add_file(self, path: Path) -> Digest:
         """Put a copy of the file in, once.
@@ -123,7 +140,7 @@ class Store:
         """
         with disk_errors(self.root):
             partial = self._partial(digest)
-            partial.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(partial.parent)
             descriptor = _open_locked(partial, cancelled)
         try:
             reception = Reception(self, digest, size, descriptor, on_bytes, cancelled)
@@ -151,21 +168,9 @@ class Store:
         if missing and missing + _HEADROOM > free:
             raise environment_error(
                 f"not enough disk for {self.root}: {shown_size(missing)} are missing, "
-                f"{shown_size(free)} are free",
-                hint="free space there or set KIT_HOME to a larger disk; then run the same command",
+                f"{shown_size(free)} are free: free some, or use a larger disk",
+                hint="export KIT_HOME=<a folder on a larger disk>",
             )
-
-    def digests(self) -> Iterator[Digest]:
-        """Everything in the store, sorted."""
-        for path in sorted((self.root / "sha256").glob("??/*")):
-            with contextlib.suppress(ValueError):
-                yield Digest(path.name)
-
-    def verify(self) -> list[Digest]:
-        """Hash every file again; returns those that are no longer what their name says."""
-        return [
-            digest for digest in self.digests() if Digest.of_file(self._place(digest)) != digest
-        ]
 
     def discard(self, digest: Digest) -> None:
         """Take a file out, so that the next fetch brings it again."""
@@ -279,7 +284,7 @@ class Reception:
             os.fchmod(self._descriptor, 0o444)
             os.fsync(self._descriptor)
             if not place.parent.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(place.parent)
                 sync_folder(place.parent.parent)
             self._partial.replace(place)
             sync_folder(place.parent)
@@ -325,9 +330,22 @@ def _open_locked(path: Path, cancelled: threading.Event | None) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        try:
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        except FileNotFoundError:
-            pass
+        if _is_same(descriptor, path):
+            return descriptor
         os.close(descriptor)
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    """Whether `path` still is the file that was opened."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _hash(descriptor: int) -> Digest:
+    hasher = hashlib.sha256()
+    buffer = memoryview(bytearray(CHUNK))
+    while count := os.readv(descriptor, [buffer]):
+        hasher.update(buffer[:count])
+    return Digest(hasher.hexdigest())

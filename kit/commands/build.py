@@ -19,23 +19,20 @@ def run(options: argparse.Namespace) -> int:
     place = project.find()
     stack = stacks.choose(place, options.stack)
     engine = images.select(place.home)
-    log_path = place.home / "logs" / f"build-{stack}.log"
-    log_path.parent.mkdir(parents=True, exist_ok=True)
     watch = Stopwatch()
-    with log_path.open("w") as log:
+    with build.log_file(place, stack) as (log_path, write):
 
         def line(text: str) -> None:
-            log.write(text + "\n")
+            write(text)
             if not options.quiet:
                 note(text)
 
         report = build.build(place, stack, engine, line, fresh=options.rebuild)
     image = report.image
-    if options.rebuild and report.before not in (None, image.manifest_digest):
+    if report.before not in (None, image.manifest_digest):
         raise content_error(
             f"{stack} did not come out the same: expected {report.before}, "
-            f"found {image.manifest_digest}",
-            hint=f"compare both in {place.images}; the log is {log_path}",
+            f"found {image.manifest_digest}; the log is {log_path}",
         )
     same = report.before == image.manifest_digest and not report.was_current
     if options.json:

@@ -29,6 +29,9 @@ def run(options: argparse.Namespace) -> int:
             fetched=report.fetched,
             present=report.present,
             bytes=report.bytes,
+            origins=[
+                {"name": name, "count": count} for name, count in sorted(report.origins.items())
+            ],
             seconds=round(report.seconds, 3),
         )
         return 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from kit import project
 from kit.commands import stacks
 from kit.console import envelope, note, result, size
-from kit.errors import KitError
+from kit.errors import KitError, usage_error
 from kit.locks import lock as locks
 from kit.locks.resolve import resolve
 
@@ -25,9 +26,20 @@ def _inputs(path: Path) -> set[locks.Input]:
         return set()
 
 
+def _refuse_bundled(place: project.Project) -> None:
+    """What came with an installed kit is as its release was tested, and gone with its update."""
+    if place.is_bundled:
+        root = place.root
+        raise usage_error(
+            f"the project {root} came with the kit and is not to be changed: use a copy of it",
+            hint=f"cp -r {shlex.quote(str(root))} trtllm-kit && cd trtllm-kit",
+        )
+
+
 def run(options: argparse.Namespace) -> int:
     """Write `lockfiles/STACK.lock.yaml` and say what changed."""
     place = project.find()
+    _refuse_bundled(place)
     stack = stacks.choose(place, options.stack)
     path = place.lock_path(stack)
     before = _inputs(path)

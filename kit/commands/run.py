@@ -33,7 +33,12 @@ def run(options: argparse.Namespace) -> int:
     manifest = record.read(path)
     if options.json:
         outputs = [
-            {"prompt": said.prompt, "text": said.text, "token_ids": list(said.token_ids)}
+            {
+                "name": said.prompt,
+                "prompt": said.prompt,
+                "text": said.text,
+                "token_ids": list(said.token_ids),
+            }
             for said in manifest.outputs
         ]
         envelope("run", ok=True, manifest=str(path), release=release, outputs=outputs)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from kit.console import note
+from kit.cli import guarded
+from kit.console import note, result
+from kit.errors import KitError
+from kit.project import find
 
 if TYPE_CHECKING:
+    from packaging.version import Version
+
     from kit.project import Project
 
 FALLBACK = "rehearsal"
 _FAMILY = "trtllm-"
+
+
+def main() -> int:
+    """Print the stack of `make release_build`: the one that is named, or the choice."""
+    named = sys.argv[1] if len(sys.argv) > 1 else None
+    result(choose(find(), named))
+    return 0
 
 
 def choose(project: Project, named: str | None) -> str:
@@ -18,17 +31,42 @@ def choose(project: Project, named: str | None) -> str:
     if named is not None:
         project.intent_path(named)
         return named
-    from kit.images.cdi import smi
-
-    releases = [name for name in project.stacks if name.startswith(_FAMILY)]
-    if smi() is None:
-        note(f"stack {FALLBACK}: this host has no NVIDIA GPU (no nvidia-smi)")
+    if (reason := _no_gpu()) is not None:
+        note(f"stack {FALLBACK}: {reason}")
         return FALLBACK
+    releases = _releases(project)
     if not releases:
         note(f"stack {FALLBACK}: this host has an NVIDIA GPU, but there is no {_FAMILY}* stack")
         return FALLBACK
-    from packaging.version import Version
-
-    newest = max(releases, key=lambda name: Version(name.removeprefix(_FAMILY)))
+    newest = releases[max(releases)]
     note(f"stack {newest}: the newest TensorRT-LLM, since this host has an NVIDIA GPU")
     return newest
+
+
+def _no_gpu() -> str | None:
+    """Why this host's GPUs are none; None where there is one that answers."""
+    from kit.images import cdi
+
+    try:
+        _, found = cdi.gpus()
+    except KitError as error:
+        return str(error)
+    return None if found else "this host has an NVIDIA driver, but no GPU"
+
+
+def _releases(project: Project) -> dict[Version, str]:
+    """The stacks of releases by version; a name such as `trtllm-main` is none."""
+    from packaging.version import InvalidVersion, Version
+
+    found = {}
+    for name in project.stacks:
+        if name.startswith(_FAMILY):
+            try:
+                found[Version(name.removeprefix(_FAMILY))] = name
+            except InvalidVersion:
+                continue
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

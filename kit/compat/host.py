@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,9 @@ def _cpu_model() -> str | None:
 
 
 def _gpus() -> tuple[list[dict[str, Any]], str | None]:
-    program = shutil.which("nvidia-smi")
+    from kit.images import cdi
+
+    program = cdi.smi()
     if program is None:
         return [], None
     command = [program, f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"]

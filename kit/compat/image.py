@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.compat import probe
+from kit.compat.script import mountable
 from kit.errors import content_error
 from kit.files import write_json
 from kit.images.engine import Mount, RunRequest
@@ -40,7 +41,7 @@ def versions(
     """
     found = cached_versions(project, manifest_digest)
     if found is None:
-        found = _ask(engine, reference)
+        found = _ask(project, engine, reference)
         write_json(_cache(project, manifest_digest), found)
     return found
 
@@ -49,14 +50,14 @@ def _cache(project: Project, manifest_digest: Digest) -> Path:
     return project.home / "probes" / f"{manifest_digest.hex}.json"
 
 
-def _ask(engine: Engine, reference: str) -> dict[str, Any]:
+def _ask(project: Project, engine: Engine, reference: str) -> dict[str, Any]:
     lines: list[str] = []
     exit_code = engine.run(
         RunRequest(
             image=reference,
             argv=("python3", _PLACE),
             environment={"HOME": "/tmp"},  # noqa: S108 - in the container
-            mounts=(Mount(Path(probe.__file__).resolve(), _PLACE),),
+            mounts=(Mount(mountable(project, Path(probe.__file__)), _PLACE),),
         ),
         lines.append,
     )
@@ -67,6 +68,5 @@ def _ask(engine: Engine, reference: str) -> dict[str, Any]:
     said = "\n  ".join(lines[-8:])
     raise content_error(
         f"image {reference}: its versions could not be probed: "
-        f"python3 {_PLACE} ended with {exit_code}\n  {said}".rstrip(),
-        hint="kit build STACK makes an image with Python in it",
+        f"python3 {_PLACE} ended with {exit_code}\n  {said}".rstrip()
     )

@@ -6,6 +6,7 @@ A rule that lacks one of its two sides says nothing; one that has both but canno
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +17,7 @@ from kit.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kit.compat.facts import EngineFacts, Facts
+    from kit.compat.facts import EngineFacts, Facts, RankHeader
 
 Status = Literal["ok", "mismatch", "unknown", "warning"]
 
@@ -85,7 +86,7 @@ def _image_release(facts: Facts) -> Iterable[_Result]:
         wanted,
         " ".join(held) or None,
         f"labels of stack {facts.image.stack}",
-        f"use one of {', '.join(held)}, or build a stack that holds {wanted}" if held else None,
+        _again(facts, held[-1] if held else None),
     )
 
 
@@ -93,7 +94,7 @@ def _engine_release(facts: Facts) -> Iterable[_Result]:
     engine = facts.engine
     if engine is None or facts.release is None:
         return
-    hint = f"build the engine again with {facts.release}: kit run EXAMPLE --release {facts.release}"
+    hint = _again(facts, facts.release)
     if engine.release is not None:
         status: Status = "ok" if engine.release == facts.release else "mismatch"
         yield _Result(
@@ -135,7 +136,7 @@ def _engine_backend(facts: Facts) -> Iterable[_Result]:
             facts.image.backend,
             engine.backend,
             where,
-            f"build the engine in the image of stack {facts.image.stack}",
+            _again(facts, engine.release),
         )
     elif engine.backend == REHEARSAL:
         yield _Result(
@@ -144,7 +145,7 @@ def _engine_backend(facts: Facts) -> Iterable[_Result]:
             REAL,
             REHEARSAL,
             where,
-            "a rehearsal engine runs in a rehearsal image only",
+            shlex.join(["kit", "verify-compat", "--stack", REHEARSAL, "--engine", where]),
         )
 
 
@@ -153,7 +154,7 @@ def _engine_ranks(facts: Facts) -> Iterable[_Result]:
     if engine is None:
         return
     ranks = [header.rank for header in engine.headers]
-    hint = "copy the whole engine directory, or build it again"
+    hint = _again(facts, engine.release)
     expected = None if engine.world_size is None else f"{engine.world_size} rank files"
     found = f"{len(ranks)} rank files"
     if expected is None:
@@ -177,23 +178,33 @@ def _engine_headers(facts: Facts) -> Iterable[_Result]:
     engine = facts.engine
     if engine is None:
         return
+    hint = _again(facts, engine.release)
     for header in engine.headers:
         where = str(engine.folder / header.file)
         component = f"engine rank {header.rank}"
-        hint = "build the engine again; its files do not belong together"
         if header.backend is None:
             yield _Result("mismatch", component, f"{REAL} plan or {REHEARSAL} engine",
-                          "neither", where, "the file is cut short or no engine")  # fmt: skip
+                          "neither", where, hint)  # fmt: skip
         elif header.version is None:
             yield _Result("unknown", component, "a version in the header", None, where, hint)
         elif header.backend == REHEARSAL:
-            yield _same(component, engine.release, header.version, where, hint)
+            yield _known(component, engine.release, header.version, where, hint)
             if header.says is not None:
-                wanted = f"rank {header.rank} of {engine.world_size}"
-                said = f"rank {header.says[0]} of {header.says[1]}"
-                yield _same(f"{component} place", wanted, said, where, hint)
+                yield _place(header, header.says, engine.world_size, where, hint)
         else:
             yield from _tensorrt(facts, engine, header.version, component, where)
+
+
+def _place(
+    header: RankHeader, says: tuple[int, int], world_size: int | None, where: str, hint: str
+) -> _Result:
+    """Whether a rank file says that it is the rank of its name, in a world of this size."""
+    component = f"engine rank {header.rank} place"
+    found = f"rank {says[0]} of {says[1]}"
+    if world_size is None and says[0] == header.rank:
+        return _Result("unknown", component, None, found, where, hint)
+    size = "" if world_size is None else f" of {world_size}"
+    return _same(component, f"rank {header.rank}{size}", found, where, hint)
 
 
 def _tensorrt(
@@ -202,7 +213,7 @@ def _tensorrt(
     first = engine.headers[0].version
     if version != first:
         yield _Result("mismatch", component, f"TensorRT {first}", f"TensorRT {version}", where,
-                      "build the engine again; its files do not belong together")  # fmt: skip
+                      _again(facts, engine.release))  # fmt: skip
     elif facts.image is not None:
         have = facts.image.tensorrt
         # A header has four numbers, the library says three.
@@ -213,7 +224,7 @@ def _tensorrt(
             None if have is None else f"TensorRT {have}",
             f"TensorRT {version}",
             where,
-            f"build the engine in the image of stack {facts.image.stack}",
+            _again(facts, engine.release),
         )
     else:
         yield _Result("ok", component, f"TensorRT {first}", f"TensorRT {version}", where)
@@ -223,7 +234,7 @@ def _engine_manifest(facts: Facts) -> Iterable[_Result]:
     engine, manifest = facts.engine, facts.manifest
     if engine is None or manifest is None:
         return
-    hint = "use the engine that the manifest stands beside, or its own manifest"
+    hint = shlex.join(["kit", "manifest", "verify", facts.manifest_path])
     wanted = {
         artifact.path.removeprefix("engine/"): artifact for artifact in manifest.select("engine")
     }
@@ -241,7 +252,7 @@ def _engine_manifest(facts: Facts) -> Iterable[_Result]:
 def _manifest_release(facts: Facts) -> Iterable[_Result]:
     if facts.manifest is None:
         return
-    hint = f"the manifest records a run of release {facts.manifest.release}"
+    hint = shlex.join(["kit", "manifest", "show", facts.manifest_path])
     if facts.release is not None:
         yield _same("manifest release", facts.release, facts.manifest.release,
                     facts.manifest_path, hint)  # fmt: skip
@@ -258,7 +269,7 @@ def _manifest_image(facts: Facts) -> Iterable[_Result]:
         facts.manifest.image.manifest_digest,
         facts.image.manifest_digest,
         f"stack {facts.image.stack}",
-        f"build the image from the manifest's lock, or run again: kit build {facts.image.stack}",
+        _again(facts, facts.manifest.release),
     )
 
 
@@ -279,8 +290,26 @@ def _lock_manifest(facts: Facts) -> Iterable[_Result]:
         return
     yield _same(
         "lock", facts.manifest.lock, facts.lock.digest, facts.lock.path,
-        "check out the lock that the manifest was made with",
+        shlex.join(["kit", "manifest", "verify", facts.manifest_path]),
     )  # fmt: skip
+
+
+def _again(facts: Facts, release: str | None) -> str:
+    """The command that makes the engine again, or one that lists the examples to choose from."""
+    if facts.manifest is None:
+        return "kit example list"
+    stack = facts.image.stack if facts.image else facts.manifest.stack
+    words = ["kit", "run", facts.manifest.example.name, "--stack", stack]
+    words += ["--release", release or facts.manifest.release]
+    words += [] if facts.manifest.gpus == "none" else ["--gpus", facts.manifest.gpus]
+    return shlex.join(words)
+
+
+def _known(component: str, expected: str | None, found: str, where: str, hint: str) -> _Result:
+    """Like `_same`, but without an expectation there is nothing to tell."""
+    if expected is None:
+        return _Result("unknown", component, None, found, where, hint)
+    return _same(component, expected, found, where, hint)
 
 
 def _same(

@@ -73,7 +73,9 @@ class Verdict:
         return {
             "verdict": self.answer,
             "sentence": self.sentence(),
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [
+                {"name": finding.component, **asdict(finding)} for finding in self.findings
+            ],
         }
 
 
@@ -94,7 +96,7 @@ def verify(
     if all(item is None for item in (release, stack, engine_dir, manifest, lock)):
         raise usage_error(
             "nothing to compare: name a release, a stack, an engine, a manifest or a lock",
-            hint="kit verify-compat --stack rehearsal --engine DIR",
+            hint="kit verify-compat --stack rehearsal",
         )
     manifest_path, read = ("", None) if manifest is None else facts.of_manifest(manifest)
     lock_path = lock or (project.lock_path(stack) if stack else None)

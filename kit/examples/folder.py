@@ -118,8 +118,11 @@ def _remove_abandoned(example: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder for this process; None when another one has it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Lock a folder for this process; None when another one has it, or has just removed it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

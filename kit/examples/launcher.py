@@ -24,6 +24,8 @@ FORWARDED = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
+# Ignored by Python, or by whoever started the container; a command would inherit that.
+RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT)
 
 
 def main(arguments: list[str]) -> int:
@@ -67,6 +69,8 @@ def run(command: list[str]) -> int:
 
 
 def _become(command: list[str]) -> None:
+    for number in RESET:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     os.dup2(1, 2)  # one pipe, so that errors stand in the log where they happened
     try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.digest import Digest
-from kit.errors import content_error, nearest, usage_error
+from kit.errors import nearest, usage_error
 from kit.files import disk_errors, locked, write_json
 from kit.store import Store
 
@@ -32,7 +33,8 @@ class Materialised:
 def materialise(project: Project, lock: Lock, name: str) -> Materialised:
     """The folder of the model `name` of a lock: hard links into the store, copies across disks.
 
-    Every file is hashed when the folder is made, and again when size, time or inode have changed.
+    Every file is hashed when the folder is made, and again when mode, size, time or inode have
+    changed.
 
     Raises:
         KitError: the lock has no such model (exit 2), a file is not in the store (exit 3), or is no
@@ -42,8 +44,9 @@ def materialise(project: Project, lock: Lock, name: str) -> Materialised:
     if not files:
         known = {item.group for item in lock.select(kind="model")}
         raise usage_error(
-            f"stack {lock.stack} has no model {name!r}; {nearest(name, known)}",
-            hint=f"name it under models in lockfiles/{lock.stack}.yaml, then kit lock {lock.stack}",
+            f"stack {lock.stack} has no model {name!r}; {nearest(name, known)}; "
+            f"it locks those under models in lockfiles/{lock.stack}.yaml",
+            hint=f"kit lock {lock.stack}",
         )
     content = Digest.of_document([[item.file, item.sha256.hex] for item in files])
     home = project.home / "models"
@@ -59,13 +62,12 @@ def materialise(project: Project, lock: Lock, name: str) -> Materialised:
 def _assemble(store: Store, lock: Lock, files: tuple[Input, ...], folder: Path) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
-        fresh.chmod(0o755)  # the container's user is another one
         for item in files:
-            source = store.path(item.sha256, str(item), lock.stack)
-            _check(source, item, lock)
+            source = store.checked(item.sha256, str(item), lock.stack)
             target = fresh / item.file
             target.parent.mkdir(parents=True, exist_ok=True)
             _link(source, target)
+        _make_readable(fresh)
         if folder.exists():
             shutil.rmtree(folder)
         fresh.rename(folder)
@@ -74,31 +76,29 @@ def _assemble(store: Store, lock: Lock, files: tuple[Input, ...], folder: Path) 
         raise
 
 
-def _check(source: Path, item: Input, lock: Lock) -> None:
-    found = Digest.of_file(source)
-    if found != item.sha256 or source.stat().st_size != item.size:
-        raise content_error(
-            f"{source}: {item} is not what the lock of {lock.stack} says: "
-            f"expected {item.sha256}, {item.size} bytes, found {found}",
-            hint=f"rm {source}; kit fetch {lock.stack}",
-        )
-
-
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another disk, or a file system without links
         shutil.copyfile(source, target)
-        target.chmod(0o444)
+
+
+def _make_readable(folder: Path) -> None:
+    """Let the container's user, who is another one, read everything, whatever the umask."""
+    for path in (folder, *folder.rglob("*")):
+        mode = 0o755 if path.is_dir() else 0o444
+        if stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)
 
 
 def _stamp_of(folder: Path) -> dict[str, list[int]]:
     found = {}
-    for path in sorted(folder.rglob("*")):
+    for path in (folder, *sorted(folder.rglob("*"))):
         status = path.lstat()
-        if not path.is_dir() or path.is_symlink():
-            name = path.relative_to(folder).as_posix()
-            found[name] = [status.st_size, status.st_mtime_ns, status.st_ino]
+        name = path.relative_to(folder).as_posix()
+        found[name] = [status.st_mode]
+        if not stat.S_ISDIR(status.st_mode):
+            found[name] += [status.st_size, status.st_mtime_ns, status.st_ino]
     return found
 
 

@@ -165,6 +165,9 @@ def _run(section: Section, build: Build) -> Run:
             raise section.error(
                 f"prompts: {prompt!r} is empty or begins with '-'; run.py cannot take it", "prompts"
             )
+        # Answers are told apart by their prompts.
+        if prompts.count(prompt) > 1:
+            raise section.error(f"prompts: {prompt!r} stands twice", "prompts")
     max_output_len = _positive(section, "max_output_len")
     if max_output_len > build.max_output_len:
         raise section.error(

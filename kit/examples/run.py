@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shlex
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ import kit
 from kit import console
 from kit.compat.host import host_facts
 from kit.compat.image import versions as image_versions
+from kit.compat.script import mountable
 from kit.digest import Digest
 from kit.errors import KitError, content_error, nearest, usage_error
 from kit.examples import dialect, launcher, results
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from kit.examples.recipe import Recipe
     from kit.images.build import BuiltImage
     from kit.images.engine import Engine
-    from kit.locks.lock import Lock
     from kit.project import Project
 
 ROOT_LABEL = "org.trtllm-kit.root"
@@ -39,6 +41,7 @@ RELEASES_LABEL = "org.trtllm-kit.releases"
 _LAUNCHER = "/kit/launcher.py"
 _REPORT = ".step.json"
 _REPORT_LIMIT = 4096
+_MEMORY_LIMIT = 1 << 63
 _LAST_LINES = 12
 
 
@@ -52,6 +55,12 @@ class _Bench:
     mounts: tuple[Mount, ...]
     gpus: Gpus
     repeat: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    seconds: float
+    peak_memory_bytes: int
 
 
 def image_plan(image: BuiltImage, recipe: Recipe, release: str) -> Plan:
@@ -92,7 +101,7 @@ def run(
     Args:
         project: where the lock and the store are.
         engine: what runs the containers; the network is off in them.
-        image: a built image of a stack whose lock has the recipe's model.
+        image: what `kit.images.build.built` has just said of a stack whose lock has the model.
         recipe: what to make.
         release: whose command lines to use; the image must hold it.
         output: folder of all runs instead of the project's `runs/`.
@@ -100,12 +109,11 @@ def run(
 
     Raises:
         KitError: the request does not fit the image (exit 2), the host cannot (exit 3), a step
-            failed or wrote nothing, or the image is from another lock (exit 4).
+            failed or wrote nothing (exit 4).
     """
     release = release.removeprefix("v")
     planned = image_plan(image, recipe, release)
-    lock = _lock_of(project, image)
-    model = materialise(project, lock, recipe.model)
+    model = materialise(project, load_lock(project.lock_path(image.stack)), recipe.model)
     # Asked while the containers work: neither is quick on every host.
     with ThreadPoolExecutor(max_workers=2) as pool:
         host = pool.submit(host_facts)
@@ -119,11 +127,11 @@ def run(
                 folder=folder,
                 mounts=(
                     Mount(model.folder, dialect.MODEL),
-                    Mount(Path(launcher.__file__).resolve(), _LAUNCHER),
+                    Mount(mountable(project, Path(launcher.__file__)), _LAUNCHER),
                     Mount(folder.work, dialect.WORK, writable=True),
                 ),
                 gpus=gpus,
-                repeat=f"kit run {recipe.name} --stack {image.stack} --release {release}",
+                repeat=_command_line(image, recipe, release, output, gpus),
             )
             try:
                 commands = _execute_all(bench, planned)
@@ -140,6 +148,7 @@ def run(
                     engine=record.ContainerEngine(engine.name, engine_version.result()),
                     versions=record.Versions(**versions),
                     host=_host(host),
+                    gpus=str(gpus),
                     model=_model(model),
                     commands=commands,
                     artifacts=results.artifacts(folder.work),
@@ -193,7 +202,7 @@ def _execute(bench: _Bench, step: Step) -> record.Command:
             raise _failure(bench, step, f"ended well but wrote nothing to {path}", lines)
     measured = _measured(report)
     if measured is None:
-        raise _failure(bench, step, f"left no report in {dialect.WORK}/{_REPORT}", lines)
+        raise _failure(bench, step, f"left no measurements in {dialect.WORK}/{_REPORT}", lines)
     content = log.read_bytes()
     return record.Command(
         name=step.name,
@@ -203,8 +212,8 @@ def _execute(bench: _Bench, step: Step) -> record.Command:
         path=step.path,
         mpi_ranks=step.mpi_ranks,
         exit_code=exit_code,
-        seconds=float(measured["seconds"]),
-        peak_memory_bytes=int(measured["peak_memory_bytes"]),
+        seconds=measured.seconds,
+        peak_memory_bytes=measured.peak_memory_bytes,
         log=record.File(f"logs/{log.name}", len(content), Digest.of_bytes(content).hex),
     )
 
@@ -226,27 +235,32 @@ def _is_there(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.is_file()
 
 
-def _measured(report: Path) -> dict[str, Any] | None:
-    """Read what the launcher left and take it away; no links followed: the container wrote it."""
+def _measured(report: Path) -> _Measured | None:
+    """Read what the launcher left and take it away; not trusted, as the container may write it."""
     try:
         descriptor = os.open(report, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as stream:
-            content: dict[str, Any] = json.loads(stream.read(_REPORT_LIMIT))
+            content: Any = json.loads(stream.read(_REPORT_LIMIT))
         report.unlink()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return content
+    if not isinstance(content, dict):
+        return None
+    seconds, memory = content.get("seconds"), content.get("peak_memory_bytes")
+    if type(seconds) is not float or not 0 <= seconds < math.inf:
+        return None
+    if type(memory) is not int or not 0 <= memory < _MEMORY_LIMIT:
+        return None
+    return _Measured(seconds, memory)
 
 
-def _lock_of(project: Project, image: BuiltImage) -> Lock:
-    lock = load_lock(project.lock_path(image.stack))
-    if lock.digest != image.lock:
-        raise content_error(
-            f"the image of stack {image.stack} was built from another lock: "
-            f"expected {lock.digest}, found {image.lock}",
-            hint=f"kit build {image.stack}",
-        )
-    return lock
+def _command_line(
+    image: BuiltImage, recipe: Recipe, release: str, output: Path | None, gpus: Gpus
+) -> str:
+    words = ["kit", "run", recipe.name, "--stack", image.stack, "--release", release]
+    words += ["--gpus", str(gpus)] if gpus else []
+    words += ["--output", str(output)] if output else []
+    return shlex.join(words)
 
 
 def _model(model: Materialised) -> record.Model:

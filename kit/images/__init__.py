@@ -38,12 +38,12 @@ def select(home: Path) -> Engine:
 
         if Podman.is_installed():
             return Podman(home)
-    missing = (
-        f"KIT_ENGINE={wanted}, but it"
-        if wanted
-        else "no container engine: neither docker nor podman"
-    )
+    if wanted:
+        raise environment_error(
+            f"KIT_ENGINE={wanted}: not installed, not running, or out of reach of this user",
+            hint=f"{wanted} info",
+        )
     raise environment_error(
-        f"{missing} is not installed or not running",
-        hint="make setup installs Podman, or: sudo apt-get install podman",
+        "no container engine: neither Docker nor Podman is installed, running and in reach",
+        hint="make setup",
     )

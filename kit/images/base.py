@@ -94,6 +94,7 @@ def assemble(
     platform: str,
     epoch: int,
     name: Callable[[str], str],
+    fresh: bool = False,
 ) -> list[Image]:
     """Write one image per group, each on top of the one before; returns them in that order.
 
@@ -104,12 +105,15 @@ def assemble(
         platform: of the images.
         epoch: time stamp of every file.
         name: group → reference of its image.
+        fresh: write every layer again, also those that are there.
     """
     images: list[Image] = []
     layers: list[Layer] = []
     below: dict[str, Entry] = {}
     for group in family.groups:
-        layer, entries = _layer(layout, family, group, packages[group.name], layers, below, epoch)
+        layer, entries = _layer(
+            layout, family, group, packages[group.name], layers, below, epoch, fresh
+        )
         layers.append(layer)
         below = {**below, **entries}
         images.append(
@@ -146,6 +150,7 @@ def _layer(
     lower: list[Layer],
     below: Mapping[str, Entry],
     epoch: int,
+    fresh: bool,
 ) -> tuple[Layer, dict[str, Entry]]:
     pins = sorted((name, path.name) for name, path in debs.items())
     stack = [str(layer.digest) for layer in lower]
@@ -155,7 +160,8 @@ def _layer(
         known = document.load(memo)
         layer = Layer(Digest.parse(known.text("digest")), known.integer("size"))
         index = index_path(layout, layer.digest)
-        if layout.blob(layer.digest).exists() and index.exists():
+        blob = layout.blob(layer.digest)
+        if index.exists() and blob.exists() and blob.stat().st_size == layer.size and not fresh:
             return layer, load_index(index)
     scratch = layout.root / "blobs" / f"new-{key.hex}"
     with atomic_writer(scratch, 0o444) as stream:
@@ -265,6 +271,13 @@ def _unpacked(debs: Mapping[str, Path]) -> Iterable[tuple[str, Contents]]:
 
 
 def _read_deb(path: Path) -> tuple[str, Contents]:
+    try:
+        return _members_of(path)
+    except (lzma.LZMAError, zlib.error, tarfile.TarError, ValueError, KeyError, EOFError) as error:
+        raise content_error(f"{path}: damaged Debian package: {error}") from error
+
+
+def _members_of(path: Path) -> tuple[str, Contents]:
     control, data = "", b""
     for name, content in _ar_members(path):
         if name.startswith("control.tar"):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import platform
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.digest import Digest
-from kit.errors import content_error, usage_error
-from kit.files import disk_errors, locked, write_json
+from kit.errors import content_error, environment_error, usage_error
+from kit.files import disk_errors, locked, make_folder, write_json
 from kit.images import base, delta, dockerfile
 from kit.images.engine import BuildRequest
 from kit.images.normalise import merge, settings
@@ -21,7 +24,7 @@ from kit.locks import intent, lock, resolve
 from kit.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from kit.images.engine import Engine
     from kit.locks.intent import Intent
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Raised when this module builds something else from the same lock."""
 TARGET = "release"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_ABANDONED = 3600
+"""Seconds after which a scratch file is a killed build's: another stack's may be at work."""
 LOCK_LABEL = "org.trtllm-kit.lock"
 STACK_LABEL = "org.trtllm-kit.stack"
 
@@ -90,6 +96,22 @@ def build(
         return _Build(project, stack, engine, log).run(fresh=fresh)
 
 
+@contextlib.contextmanager
+def log_file(project: Project, stack: str) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """The log of a stack's build: its path, and what takes a line."""
+    path = project.home / "logs" / f"build-{stack}.log"
+    with disk_errors(path):
+        make_folder(path.parent)
+        stream = path.open("w", encoding="utf-8", errors="replace")
+
+    def line(text: str) -> None:
+        stream.write(text + "\n")
+        stream.flush()
+
+    with stream:
+        yield path, line
+
+
 def built(project: Project, stack: str) -> BuiltImage:
     """The image of a stack as it was built last.
 
@@ -113,8 +135,10 @@ def built(project: Project, stack: str) -> BuiltImage:
 
 def ready(project: Project, engine: Engine, image: BuiltImage) -> str:
     """Bring a built image into the engine, if it is not there; returns what to run it by."""
-    if engine.has(image.image_id.hex):
-        return image.image_id.hex
+    # Docker's older store knows an image by its configuration, its newer one by its manifest.
+    for digest in (image.image_id, image.manifest_digest):
+        if engine.has(digest.hex):
+            return digest.hex
     stored = Layout(project.images).image(image.manifest_digest, image.stack)
     return engine.load(stored, _reference(image.stack))
 
@@ -135,15 +159,20 @@ class _Build:
         self.family = base.load_family(self.folder / "family.yaml")
 
     def run(self, *, fresh: bool) -> BuildReport:
+        _check_platform(self.intent.platform)
         key = self._key()
         record = _record(self.project, self.stack)
         before = (
             Digest.parse(record["manifest_digest"]) if record and record["key"] == key else None
         )
         if before is not None and not fresh and self.layout.blob(before).exists():
-            image = self.layout.image(before)
+            image = self.layout.image(before, self.stack)
             return BuildReport(_built_image(self.stack, image), was_current=True, before=before)
+        self._clear()
         image = self._image(fresh=fresh)
+        if before not in (None, image.manifest_digest):
+            # The record stays: it is what the next build has to be held against.
+            return BuildReport(_built_image(self.stack, image), was_current=False, before=before)
         report = {
             "key": key,
             "lock": str(self.lock.digest),
@@ -153,12 +182,19 @@ class _Build:
         self.engine.load(image, _reference(self.stack))
         return BuildReport(_built_image(self.stack, image), was_current=False, before=before)
 
+    def _clear(self) -> None:
+        """Remove what a killed build left; nobody else builds this stack now."""
+        for left in [*self.layout.root.glob("spool-*"), *self.layout.root.glob("blobs/.new-*")]:
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
     def _image(self, *, fresh: bool) -> Image:
-        dockerfile.check(self.folder / "Dockerfile")
+        names = [group.name.upper() for group in self.family.groups]
+        dockerfile.check(self.folder / "Dockerfile", names)
         store = Store(self.project.store)
         packages = {
             group.name: {
-                item.file: store.path(item.sha256, str(item), self.stack)
+                item.file: store.checked(item.sha256, str(item), self.stack)
                 for item in self.lock.select(kind="deb", group=group.name)
             }
             for group in self.family.groups
@@ -170,6 +206,7 @@ class _Build:
             platform=self.intent.platform,
             epoch=self.intent.epoch,
             name=lambda group: f"localhost/trtllm-kit/{self.stack}-{group}:latest",
+            fresh=fresh,
         )
         arguments = {"SOURCE_DATE_EPOCH": str(self.intent.epoch)}
         for group, image in zip(self.family.groups, bases, strict=True):
@@ -221,12 +258,15 @@ class _Build:
     def _sources(self) -> dict[str, Path]:
         """Every file of the build context that is not an input of the lock: name → file."""
         files = {
-            str(path.relative_to(self.folder)): path
+            path.relative_to(self.folder).as_posix(): path
             for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and "__pycache__" not in path.parts
+            if path.is_file() and not any(map(_is_litter, path.relative_to(self.folder).parts))
         }
         for name, source in self.family.context.items():
             files[name] = self.project.root / source
+        for name, path in files.items():
+            if path.is_symlink() or not path.is_file():
+                raise usage_error(f"build context of {self.stack}: {name}: no plain file {path}")
         return files
 
     def _key(self) -> str:
@@ -247,7 +287,23 @@ class _Build:
                 if item.kind in ("wheel", "sdist", "file"):
                     target = context / "inputs" / item.group / item.file
                     _folder(target.parent)
-                    _place(store.path(item.sha256, str(item), self.stack), target)
+                    _place(store.checked(item.sha256, str(item), self.stack), target)
+
+
+def _check_platform(wanted: str) -> None:
+    machine = platform.machine()
+    found = f"linux/{_ARCHITECTURES.get(machine, machine)}"
+    if found != wanted:
+        raise environment_error(f"the stack is for {wanted}, this host is {found}")
+
+
+def _is_litter(name: str) -> bool:
+    """What editors and earlier builds leave beside sources."""
+    return (
+        name.startswith(".")
+        or name in ("__pycache__", "build", "dist")
+        or (name.endswith(("~", ".egg-info", ".pyc")))
+    )
 
 
 def _folder(folder: Path) -> None:

@@ -1,13 +1,13 @@
-"""NVIDIA GPUs for engines that speak CDI: find a specification, or write one.
+"""NVIDIA GPUs in containers: by CDI, or by the parts that a CDI document would name.
 
 The Container Device Interface describes what a device needs inside a container: nodes, libraries,
 variables (https://github.com/cncf-tags/container-device-interface, version 0.5.0). NVIDIA's toolkit
-writes it with `nvidia-ctk cdi generate`; where the toolkit is missing the kit writes a plain one.
+writes it with `nvidia-ctk cdi generate`; where the toolkit is missing the kit works out the same
+and hands it to the engine piece by piece, which needs no right to write anywhere.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import xml.etree.ElementTree as ET
@@ -16,13 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from kit.errors import environment_error
-from kit.files import write_json
 from kit.images import process
 
 KIND = "nvidia.com/gpu"
 FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
-GENERATED = Path("/var/run/cdi/trtllm-kit-nvidia.json")
-"""Volatile on purpose: it describes the driver of this boot."""
 TARGET = "/usr/local/nvidia/lib64"
 """Where driver libraries stand inside the container."""
 _SHARED_NODES = (
@@ -66,7 +63,6 @@ def gpus() -> tuple[str, list[Gpu]]:
     if program is None:
         raise environment_error(
             "no NVIDIA driver on this host: nvidia-smi was not found",
-            hint="use --gpus none, or install the driver",
         )
     done = process.capture([program, "-q", "-x"])
     if done.returncode != 0:
@@ -82,36 +78,32 @@ def gpus() -> tuple[str, list[Gpu]]:
 def check(wanted: list[str]) -> None:
     """Refuse indices and UUIDs that this host lacks: engines say it badly or not at all.
 
-    Slices (`MIG-…`) are left to the engine.
+    Slices (`MIG-…`) are left to an engine that has NVIDIA's toolkit.
 
     Raises:
-        KitError: no driver, or no such GPU (exit 3).
+        KitError: no driver, no such GPU, or a slice that only the toolkit can give (exit 3).
     """
     _, devices = gpus()
     known = {str(gpu.index) for gpu in devices} | {gpu.uuid for gpu in devices}
     for name in wanted:
-        if name not in known and not name.startswith("MIG-"):
+        if name.startswith("MIG-"):
+            if not is_specified() and shutil.which("nvidia-container-runtime") is None:
+                raise environment_error(
+                    f"GPU slice {name}: needs NVIDIA's container toolkit, which this host lacks"
+                )
+        elif name not in known:
             listed = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in devices) or "none"
             raise environment_error(f"no GPU {name!r} on this host; it has {listed}")
 
 
-def ensure_specification() -> None:
-    """Make sure that `nvidia.com/gpu=…` means something to the engine.
-
-    Raises:
-        KitError: no GPU, or no specification and no right to write one (exit 3).
-    """
-    driver, devices = gpus()
-    for folder in FOLDERS:
-        for path in sorted(folder.glob("*")) if folder.is_dir() else []:
-            if path != GENERATED and KIND in path.read_text(errors="replace"):
-                return
-    if os.geteuid() != 0:
-        raise environment_error(
-            "no CDI specification for nvidia.com/gpu in /etc/cdi or /var/run/cdi",
-            hint="sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",
-        )
-    write_json(GENERATED, specification(driver, devices))
+def is_specified() -> bool:
+    """Whether a CDI specification of NVIDIA's toolkit is there for engines to read."""
+    return any(
+        KIND in path.read_text(errors="replace")
+        for folder in FOLDERS
+        if folder.is_dir()
+        for path in folder.glob("*")
+    )
 
 
 @dataclass(frozen=True, slots=True)

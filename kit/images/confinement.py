@@ -95,7 +95,7 @@ def working(
 def _probe_image(layout: Layout) -> Image:
     """An image with one program of a few hundred bytes that exits with 0."""
     program = _program(platform.machine())
-    scratch = layout.root / "blobs" / "new-probe"
+    scratch = layout.root / "blobs" / f"new-probe-{os.getpid()}"
     with atomic_writer(scratch, 0o444) as stream:
         writer = LayerWriter(stream, 0)
         writer.add(Entry("true", "file", 0o755, size=len(program)), text_file(program))

@@ -13,12 +13,14 @@ import itertools
 import json
 import os
 import stat
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from kit.digest import CHUNK, Digest
-from kit.errors import content_error
+from kit.errors import content_error, environment_error
+from kit.files import disk_errors
 from kit.images.layer import Entry, clean, entry_of, members
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 _OVERLAY_OPAQUE = "trusted.overlay.opaque"
 _CAPABILITY = "security.capability"
+_PARTIAL = ("trusted.overlay.metacopy", "trusted.overlay.redirect")
+_OTHER_MARKS = ("user.overlay.", "user.fuseoverlayfs.")
+_GZIP = b"\x1f\x8b"
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ def from_overlay(
     folders = [data["UpperDir"], *filter(None, data.get("LowerDir", "").split(":"))]
     paths = [Path(folder) for folder in folders[: len(diffs) - len(base)]]
     if len(folders) != len(diffs) or os.geteuid() != 0 or not all(map(Path.is_dir, paths)):
+        return None
+    if any(_is_partial(path) for path in paths):
         return None
     return [_folder(path) for path in reversed(paths)]
 
@@ -147,6 +155,19 @@ def _file(file: Path, path: str, status: os.stat_result, first_name: str) -> Fou
     return Found(Entry(path, kind, mode, *owner, device=numbers))
 
 
+def _is_partial(top: Path) -> bool:
+    """Whether overlay keeps content of this folder elsewhere, or marks things in another way."""
+    for folder, _, names in os.walk(top):
+        for path in [folder, *(f"{folder}/{name}" for name in names)]:
+            try:
+                attributes = os.listxattr(path, follow_symlinks=False)
+            except OSError:
+                continue
+            if any(name in _PARTIAL or name.startswith(_OTHER_MARKS) for name in attributes):
+                return True
+    return False
+
+
 def _attribute(file: Path, name: str) -> bytes:
     try:
         return os.getxattr(file, name, follow_symlinks=False)
@@ -165,11 +186,18 @@ def _resolve(folder: str, link: str) -> str:
 
 
 def _copy(content: IO[bytes], path: Path) -> Digest:
+    """Spool a layer, unpacked if the engine keeps it compressed; returns its diff id."""
     hasher = hashlib.sha256()
-    with path.open("wb") as stream:
-        while piece := content.read(CHUNK):
+    first = content.read(CHUNK)
+    if first.startswith(_ZSTANDARD):
+        raise environment_error("the engine compresses layers by zstd, which kit does not read")
+    unpack = zlib.decompressobj(wbits=31) if first.startswith(_GZIP) else None
+    with disk_errors(path), path.open("wb") as stream:
+        while first:
+            piece = unpack.decompress(first) if unpack else first
             hasher.update(piece)
             stream.write(piece)
+            first = content.read(CHUNK)
     return Digest(hasher.hexdigest())
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from kit.images.oci import Image
 
 _SOCKET = Path("/var/run/docker.sock")
+_PATIENCE = 10
+"""Seconds until a socket that does not answer counts as no daemon."""
 _TIMEOUT = 3600
 """Seconds without a byte from the daemon: building and loading of large images are slow."""
 
@@ -44,8 +46,9 @@ class Docker:
 
     name = "docker"
 
-    def __init__(self, client: DockerClient, home: Path) -> None:
+    def __init__(self, client: DockerClient, address: str, home: Path) -> None:
         self._client = client
+        self._address = address
         self._ledger = Ledger(home / "engines" / "docker-containers")
 
     @classmethod
@@ -60,17 +63,16 @@ class Docker:
         """Connect to the daemon at an address, by default the environment's; None if none."""
         import docker
         from docker.errors import DockerException
+        from docker.utils import kwargs_from_env
 
+        address = address or os.environ.get("DOCKER_HOST") or f"unix://{_SOCKET}"
         try:
-            client = (
-                docker.DockerClient(base_url=address, timeout=_TIMEOUT)
-                if address
-                else docker.from_env(timeout=_TIMEOUT)
-            )
-            client.ping()
+            options = kwargs_from_env(environment={**os.environ, "DOCKER_HOST": address})
+            docker.DockerClient(timeout=_PATIENCE, **options).ping()
+            client = docker.DockerClient(timeout=_TIMEOUT, **options)
         except (DockerException, OSError):
             return None
-        return cls(client, home)
+        return cls(client, address, home)
 
     def version(self) -> str:
         """The daemon's version."""
@@ -108,16 +110,21 @@ class Docker:
         """`docker build` with BuildKit and network none; finished steps stay cached."""
         argv = [_buildkit(), "build", "--network=none", "--progress=plain", "--tag", request.tag]
         argv += ["--target", request.target, *(["--no-cache"] if request.fresh else [])]
-        for key, value in request.arguments.items():
+        # The client hands proxies of its own configuration to every build, logins and all.
+        proxies = [f"{name}_proxy" for name in ("http", "https", "ftp", "all", "no")]
+        blank = dict.fromkeys([*proxies, *map(str.upper, proxies)], "")
+        for key, value in {**blank, **request.arguments}.items():
             argv += ["--build-arg", f"{key}={value}"]
         argv += ["--file", str(dockerfile), str(context)]
         environment = {
+            "DOCKER_HOST": self._address,
             "DOCKER_BUILDKIT": "1",
             "BUILDX_BUILDER": "default",
             "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
         }
         code, tail = process.stream(argv, request.log, environment)
         if code != 0:
+            self.version()  # a daemon that is gone says so, and not the build
             raise request.failed(code, tail)
 
     def inspect(self, reference: str) -> dict[str, Any]:
@@ -151,7 +158,8 @@ class Docker:
                 log_config=LogConfig(type=LogConfig.types.NONE),
                 read_only=True,
                 cap_drop=["ALL"],
-                security_opt=["no-new-privileges"],
+                security_opt=["no-new-privileges", "label=disable"],
+                use_config_proxy=False,
                 tmpfs={"/tmp": "rw,exec,nosuid,nodev,mode=1777"},  # noqa: S108
                 user=user,
                 shm_size=request.shm_bytes,
@@ -194,8 +202,7 @@ class Docker:
         if "nvidia" in information.get("Runtimes", {}):
             chosen = {"count": -1} if gpus.all else {"device_ids": wanted}
             return _Passed(requests=[DeviceRequest(capabilities=[["gpu"]], **chosen)])
-        if information.get("CDISpecDirs"):
-            cdi.ensure_specification()
+        if information.get("CDISpecDirs") and cdi.is_specified():
             names = [f"{cdi.KIND}={name}" for name in wanted]
             return _Passed(requests=[DeviceRequest(driver="cdi", device_ids=names)])
         edits = cdi.edits(wanted)
@@ -242,9 +249,7 @@ def _explained(action: str) -> Iterator[None]:
         urllib3.exceptions.HTTPError,
     ) as error:
         text = getattr(error, "explanation", None) or str(error) or type(error).__name__
-        raise environment_error(
-            f"docker {action} failed: {text}", hint="docker info, then run the same command"
-        ) from error
+        raise environment_error(f"docker {action} failed: {text}", hint="docker info") from error
 
 
 @functools.cache

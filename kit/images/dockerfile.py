@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 from kit.errors import KitError, usage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
-_SYNTAX = re.compile(r"#\s*syntax\s*=", re.IGNORECASE)
-_REMOTE = re.compile(r"(https?|ftp|git|ssh)://|git@|\S+\.git(#|$)")
+_DIRECTIVE = re.compile(r"(#|//)\s*(syntax|escape|check)\s*=", re.IGNORECASE)
 _FLAG = re.compile(r"--(\w[\w-]*)(?:=(\S+))?")
 _HEREDOC = re.compile(r"<<-?[\"']?(\w+)[\"']?")
 
@@ -64,45 +63,53 @@ def instructions(text: str) -> Iterator[Instruction]:
         yield Instruction(number, name.upper(), tuple(flags), tuple(words))
 
 
-def check(path: Path) -> None:
-    """Refuse a Dockerfile that could download anything.
+def check(path: Path, bases: Collection[str]) -> None:
+    """Refuse a Dockerfile that could download anything, or keep state between builds.
+
+    Args:
+        path: the Dockerfile.
+        bases: names of the ARGs that the lock fills in with images (`BASE`, `DEVEL`).
 
     Raises:
         KitError: with file name and line (exit 2).
     """
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.startswith("#"):
+        if not line.startswith(("#", "//")):
             break
-        if _SYNTAX.match(line):
-            raise _refused(path, number, "a `# syntax=` line makes the engine download a front end")
-    stages: list[str] = []
+        if _DIRECTIVE.match(line):
+            raise _refused(path, number, "a parser directive may make the engine download")
+    images = {f"${name}" for name in bases} | {f"${{{name}}}" for name in bases}
+    stages: set[str] = set()
     for step in instructions(text):
-        if step.name == "FROM":
+        if step.name == "ARG":
+            for word in step.words:
+                if word.partition("=")[0] in bases and "=" in word:
+                    raise _refused(path, step.line, f"ARG {word}: the lock fills this in")
+        elif step.name == "FROM":
             image = step.words[0] if step.words else ""
-            if not image.startswith("$") and image != "scratch" and image.lower() not in stages:
-                raise _refused(
-                    path, step.line, f"FROM {image}: expected an ARG that the lock fills in"
-                )
-            named = len(step.words) == 3 and step.words[1].upper() == "AS"
-            stages.append(step.words[2].lower() if named else str(len(stages)))
-            continue
-        if step.name == "ADD" and any(_REMOTE.match(word) for word in step.words):
-            raise _refused(
-                path, step.line, "ADD from a URL downloads; put the file into the intent"
-            )
-        sources = [value for name, value in step.flags if name == "from"]
-        sources += [mount["from"] for mount in step.mounts() if "from" in mount]
-        for source in sources:
-            if (
-                source.lower() not in stages
-                and not source.startswith("$")
-                and not _is_index(source)
-            ):
-                raise _refused(path, step.line, f"--from={source}: expected a stage of this file")
-        for name, value in step.flags:
-            if (name == "network" and value != "none") or name == "security":
-                raise _refused(path, step.line, f"--{name}={value}: steps have no network")
+            if image not in images and image != "scratch" and image.lower() not in stages:
+                known = ", ".join(sorted(images)) or "none"
+                raise _refused(path, step.line, f"FROM {image}: expected one of {known}")
+            if len(step.words) == 3 and step.words[1].upper() == "AS":
+                stages.add(step.words[2].lower())
+        elif step.name in ("ADD", "ONBUILD"):
+            raise _refused(path, step.line, f"{step.name} can download; use COPY and the intent")
+        _check_flags(path, step, images, stages)
+
+
+def _check_flags(path: Path, step: Instruction, images: set[str], stages: set[str]) -> None:
+    mounts = step.mounts()
+    for mount in mounts:
+        if mount.get("type", "bind") not in ("bind", "tmpfs"):
+            raise _refused(path, step.line, f"--mount=type={mount['type']}: only bind and tmpfs")
+    sources = [value for name, value in step.flags if name == "from"]
+    for source in [*sources, *(mount["from"] for mount in mounts if "from" in mount)]:
+        if source.lower() not in stages and source not in images and not source.isdecimal():
+            raise _refused(path, step.line, f"--from={source}: expected a stage of this file")
+    for name, value in step.flags:
+        if (name == "network" and value != "none") or name == "security":
+            raise _refused(path, step.line, f"--{name}={value}: steps have no network")
 
 
 def mount_points(text: str) -> frozenset[str]:
@@ -112,10 +119,6 @@ def mount_points(text: str) -> frozenset[str]:
         for step in instructions(text)
         for mount in step.mounts()
     ) - {""}
-
-
-def _is_index(source: str) -> bool:
-    return source.isdecimal()
 
 
 def _refused(path: Path, line: int, why: str) -> KitError:

@@ -7,6 +7,8 @@ import fcntl
 import secrets
 from typing import TYPE_CHECKING
 
+from kit.files import locked
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -25,14 +27,15 @@ class Ledger:
         Args:
             remove: removes a container by name, if there is one.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._sweep(remove)
         name = f"kit-{secrets.token_hex(6)}"
         path = self._folder / name
-        with path.open("wb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as stack:
+            with locked(self._folder / ".lock"):  # an entry is never seen before it is locked
+                self._sweep(remove)
+                stream = stack.enter_context(path.open("wb"))
+                fcntl.flock(stream, fcntl.LOCK_EX)
             yield name
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def _sweep(self, remove: Callable[[str], None]) -> None:
         for path in self._folder.glob("kit-*"):

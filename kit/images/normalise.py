@@ -88,21 +88,22 @@ def _apply(layer: Iterable[Found], upper: dict[str, Found], below: Mapping[str, 
     """Lay one layer over those before it: additions, whiteouts, opaque folders."""
     hidden: set[str] = set()
     added: set[str] = set()
+    older = _folders(upper)
     for found in layer:
         path = found.entry.path
         safe_member(path, "image layer")
         folder, _, name = path.rpartition("/")
         if name == OPAQUE:
             hidden.update(_children(folder, below))
-            _drop(upper, folder, itself=False, but=added)
+            _drop(upper, folder, older, itself=False, but=added)
         elif name.startswith(WHITEOUT):
             gone = f"{folder}/{name.removeprefix(WHITEOUT)}".lstrip("/")
-            _drop(upper, gone, itself=True, but=added)
+            _drop(upper, gone, older, itself=True, but=added)
             if gone in below:
                 hidden.add(gone)
         else:
             if found.entry.kind != "directory":
-                _drop(upper, path, itself=True, but=added)
+                _drop(upper, path, older, itself=True, but=added)
             upper.pop(_whiteout(path), None)
             upper[path] = found
             added.add(path)
@@ -179,11 +180,29 @@ def _children(folder: str, below: Mapping[str, Entry]) -> list[str]:
     return [p for p in below if p.startswith(prefix) and "/" not in p[len(prefix) :]]
 
 
-def _drop(upper: dict[str, Found], path: str, *, itself: bool, but: set[str]) -> None:
-    """Forget what lower layers had at and below a path; `but` is of the present layer."""
-    prefix = f"{path}/"
-    for name in [n for n in upper if n.startswith(prefix) or (itself and n == path)]:
-        if name not in but:
+def _folders(upper: Mapping[str, Found]) -> set[str]:
+    """Every folder that has something in it."""
+    found: set[str] = set()
+    for path in upper:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
+
+
+def _drop(
+    upper: dict[str, Found], path: str, older: set[str], *, itself: bool, but: set[str]
+) -> None:
+    """Forget what lower layers had at and below a path.
+
+    `older` are the folders that they had something in, `but` is what the present layer has.
+    """
+    if itself and path not in but:
+        upper.pop(path, None)
+    if path in older or not path:
+        prefix = f"{path}/" if path else ""
+        for name in [n for n in upper if n.startswith(prefix) and n not in but]:
             del upper[name]
 
 

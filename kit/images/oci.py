@@ -45,6 +45,13 @@ class Image:
     layers: tuple[Layer, ...]
     config: Mapping[str, Any]
 
+    def named(self) -> str:
+        """A reference that the layout's index has for this image, made if there is none."""
+        for name, digest in self.layout.names().items():
+            if digest == self.manifest_digest:
+                return name
+        return self.layout.name(self, f"localhost/trtllm-kit/by-digest:{self.manifest_digest.hex}")
+
     @property
     def labels(self) -> dict[str, str]:
         """The labels of the image's configuration."""
@@ -142,6 +149,12 @@ class Layout:
             return {}
         rows = json.loads(index.read_bytes())["manifests"]
         return {row["annotations"][NAME]: Digest.parse(row["digest"]) for row in rows}
+
+    def name(self, image: Image, name: str) -> str:
+        """Give an image a further reference in the index; returns it."""
+        size = self.blob(image.manifest_digest).stat().st_size
+        self._name(name, _descriptor(MANIFEST, image.manifest_digest, size))
+        return name
 
     def _name(self, name: str, descriptor: dict[str, Any]) -> None:
         with locked(self.root / ".lock"):

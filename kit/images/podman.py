@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.digest import CHUNK
 from kit.errors import environment_error
 from kit.images import cdi, process
 from kit.images.confinement import Way, handed_over, user_arguments, working
+from kit.images.engine import Mount
 from kit.images.ledger import Ledger
 from kit.images.oci import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from kit.images.engine import BuildRequest, Gpus, RunRequest
     from kit.images.oci import Image
 
-_AGAIN = "podman info, then run the same command"
+_CHECK = "podman info"
 _ENGINE_FAILED = 125
 """Podman's exit code for "the container could not be run"."""
 
@@ -33,6 +36,7 @@ class Podman:
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        self._memory = home / "engines" / "podman.json"
         self._ledger = Ledger(home / "engines" / "podman-containers")
         self._version = ""
         self._way: Way | None = None
@@ -59,10 +63,11 @@ class Podman:
         """Copy an image's missing layers into storage and name it; returns its id."""
         folder = image.layout.root
         # Podman makes a name out of the folder it is given; not every path would be a valid one.
-        source = f"oci:{folder.name}:{_named(image)}"
+        source = f"oci:{folder.name}:{image.named()}"
         self._must("pull", "--quiet", source, folder=folder.parent)
         self._must("tag", image.image_id.hex, name)
-        self._must("untag", image.image_id.hex, f"localhost/{folder.name}:latest")
+        # Newer ones keep the name that is in the layout, and have nothing to untag.
+        process.capture(["podman", "untag", image.image_id.hex, f"localhost/{folder.name}:latest"])
         return image.image_id.hex
 
     def build(self, context: Path, dockerfile: Path, request: BuildRequest) -> None:
@@ -73,10 +78,16 @@ class Podman:
         """
         argv = [*self._podman(), "build", *self._limits(), "--network=none", "--pull=never"]
         argv += ["--format=docker", "--timestamp=0", "--security-opt=label=disable"]
-        argv += ["--layers=false", "--tag", request.tag, "--target", request.target]
+        argv += ["--layers=false", "--http-proxy=false"]
+        argv += ["--tag", request.tag, "--target", request.target]
         for key, value in request.arguments.items():
             argv += ["--build-arg", f"{key}={value}"]
-        code, tail = process.stream([*argv, "--file", str(dockerfile), str(context)], request.log)
+        argv += ["--file", str(dockerfile), str(context)]
+        # A time stamp of the user's own would contradict the one that is asked for.
+        code, tail = process.stream(argv, request.log, {"SOURCE_DATE_EPOCH": ""})
+        if code < 0:
+            reason = signal.Signals(-code).name
+            raise environment_error(f"podman stopped in the middle: killed by {reason}", _CHECK)
         if code != 0:
             raise request.failed(code, tail)
 
@@ -112,11 +123,13 @@ class Podman:
                 if code < 0 or code == _ENGINE_FAILED:
                     self._remove_container(name)
         if code == _ENGINE_FAILED:
+            # What worked may not work any more: the next command finds out anew.
+            self._memory.unlink(missing_ok=True)
             last = tail[-1] if tail else "no message"
-            raise environment_error(f"podman could not run the container: {last}", _AGAIN)
+            raise environment_error(f"podman could not run the container: {last}", _CHECK)
         if code < 0:
             reason = signal.Signals(-code).name
-            raise environment_error(f"podman stopped in the middle: killed by {reason}", _AGAIN)
+            raise environment_error(f"podman stopped in the middle: killed by {reason}", _CHECK)
         return code
 
     def remove(self, reference: str) -> None:
@@ -130,7 +143,7 @@ class Podman:
         user, is_root = user_arguments()
         argv = ["--rm", "--pull=never", "--network=none", "--read-only", "--cap-drop=all"]
         argv += ["--security-opt=no-new-privileges", "--security-opt=label=disable"]
-        argv += ["--tmpfs=/tmp:rw,exec,nosuid,nodev,mode=1777", "--no-hosts"]
+        argv += ["--tmpfs=/tmp:rw,exec,nosuid,nodev,mode=1777", "--no-hosts", "--http-proxy=false"]
         argv += [
             f"--user={user}",
             f"--shm-size={request.shm_bytes}",
@@ -140,8 +153,7 @@ class Podman:
         for key, value in request.environment.items():
             argv += ["--env", f"{key}={value}"]
         for mount in request.mounts:
-            options = "" if mount.writable else ",ro"
-            argv += ["--mount", f"type=bind,src={mount.source},dst={mount.target}{options}"]
+            argv += ["--mount", _mount(mount)]
         return argv + _devices(request.gpus)
 
     def _podman(self) -> list[str]:
@@ -153,13 +165,12 @@ class Podman:
 
     def _working(self) -> Way:
         if self._way is None:
-            memory = self._home / "engines" / "podman.json"
             layout = Layout(self._home / "engines" / "probe")
-            self._way = working(memory, f"podman {self.version()}", layout, self._attempt)
+            self._way = working(self._memory, f"podman {self.version()}", layout, self._attempt)
         return self._way
 
     def _attempt(self, image: Image, way: Way) -> str | None:
-        reference = self.load(image, _named(image))
+        reference = self.load(image, image.named())
         argv = ["podman", *(["--runtime", way.runtime] if way.runtime else []), "run", "--rm"]
         argv += ["--pull=never", "--network=none", *[f"--ulimit={limit}" for limit in way.limits]]
         done = process.capture([*argv, reference])
@@ -169,7 +180,7 @@ class Podman:
         done = process.capture(["podman", *arguments], folder)
         if done.returncode != 0:
             raise environment_error(
-                f"podman {arguments[0]} failed: {done.stderr.strip()}", hint=_AGAIN
+                f"podman {arguments[0]} failed: {done.stderr.strip()}", hint=_CHECK
             )
         return done.stdout
 
@@ -178,11 +189,21 @@ def _devices(gpus: Gpus) -> list[str]:
     if not gpus:
         return []
     cdi.check(list(gpus.devices))
-    cdi.ensure_specification()
     wanted = ["all"] if gpus.all else list(gpus.devices)
-    return [f"--device=nvidia.com/gpu={device}" for device in wanted]
+    if cdi.is_specified():
+        return [f"--device={cdi.KIND}={device}" for device in wanted]
+    edits = cdi.edits(wanted)
+    argv = [f"--device={node}" for node in edits.nodes]
+    for name, value in edits.environment:
+        argv += ["--env", f"{name}={value}"]
+    for target, source in edits.mounts:
+        argv += ["--mount", _mount(Mount(Path(source), target))]
+    return argv
 
 
-def _named(image: Image) -> str:
-    names = image.layout.names()
-    return next(name for name, digest in names.items() if digest == image.manifest_digest)
+def _mount(mount: Mount) -> str:
+    """A `--mount` value; it is read as a line of CSV, so a path may hold a comma."""
+    fields = ["type=bind", f"src={mount.source}", f"dst={mount.target}"]
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([*fields, *([] if mount.writable else ["ro"])])
+    return line.getvalue()

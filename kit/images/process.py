@@ -78,7 +78,8 @@ def capture(argv: Sequence[str], folder: Path | None = None) -> subprocess.Compl
         list(argv),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
         cwd=folder,
     )

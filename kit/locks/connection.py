@@ -165,8 +165,8 @@ def require_success(response: urllib3.BaseHTTPResponse, url: str) -> None:
         raise Interrupted(f"the server answers {status}", float(rest) if rest.isdigit() else 0.0)
     if status in (401, 403, 407):
         raise environment_error(
-            f"{shown(url)}: the server refuses with {status}: a login is missing or wrong",
-            hint="a login goes into ~/.netrc, or HF_TOKEN for the Hugging Face hub",
+            f"{shown(url)}: the server refuses with {status}: a login is missing or wrong; "
+            "its place is ~/.netrc, for the Hugging Face hub HF_TOKEN"
         )
     raise environment_error(f"{shown(url)}: the server answers {status}, expected 200")
 
@@ -191,7 +191,7 @@ def _fail(url: str, error: urllib3.exceptions.HTTPError) -> NoReturn:
         reason = getattr(detail, "verify_message", "") or "the TLS handshake failed"
         raise environment_error(
             f"{shown(url)}: no trusted connection: {reason}",
-            hint="name your certificate authorities in SSL_CERT_FILE or REQUESTS_CA_BUNDLE",
+            hint="export SSL_CERT_FILE=<a file with your certificate authorities>",
         ) from None
     if isinstance(error, causes.LocationValueError):
         raise environment_error(f"{shown(url)}: not a URL that can be asked") from None
@@ -245,7 +245,7 @@ def _trust(more: str | None) -> ssl.SSLContext:
                 context.load_verify_locations(cafile=path)
         except OSError as error:  # noqa: PERF203 (two or three files)
             raise environment_error(
-                f"{path}: cannot be read as certificate authorities",
-                hint="correct SSL_CERT_FILE, REQUESTS_CA_BUNDLE or pip's `cert`",
+                f"{path}: cannot be read as certificate authorities; SSL_CERT_FILE, "
+                "REQUESTS_CA_BUNDLE or pip's `cert` names it"
             ) from error
     return context

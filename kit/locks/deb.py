@@ -46,8 +46,8 @@ def resolve_debian(debian: Debian, architecture: str, stack: str) -> list[Input]
     """
     if shutil.which("apt-get") is None:
         raise environment_error(
-            "Debian packages are resolved by apt, which this host does not have",
-            hint=f"run `kit lock {stack}` on any Debian or Ubuntu host, or in a container of one",
+            f"the Debian packages of {stack} are resolved by apt, which this host does not have: "
+            "lock on a Debian or Ubuntu host or in a container of one, the lock is the same"
         )
     with tempfile.TemporaryDirectory(prefix="kit-apt-") as folder:
         apt = _Apt(Path(folder), debian, architecture, debian_mirror(debian.suite))
@@ -97,11 +97,11 @@ class _Apt:
             raise content_error(
                 f"the Debian mirror {shown(self.mirror)} is not signed by the keys in "
                 f"{debian_keyring()}: {said}",
-                hint="use another mirror (KIT_DEBIAN_MIRROR), or its keys (KIT_DEBIAN_KEYRING)",
+                hint="export KIT_DEBIAN_KEYRING=<the keys of that mirror, if you trust it>",
             )
         raise environment_error(
             f"the index of {self.debian.suite} cannot be had from {shown(self.mirror)}: {said}",
-            hint="check the network, or set KIT_DEBIAN_MIRROR",
+            hint="export KIT_DEBIAN_MIRROR=<URL of a Debian mirror>",
         )
 
     def closure(self, packages: Sequence[str], group: str) -> dict[str, str]:

@@ -44,7 +44,7 @@ class FetchReport:
         fetched: how many came now.
         bytes: how many bytes came now, over the network or from a disk.
         seconds: how long it took.
-        origins: where from (host or folder) → files.
+        origins: where from (host or folder, never a login) → how many files.
     """
 
     inputs: int
@@ -206,8 +206,8 @@ class FileSource:
             self._client.download(item.location, reception)
         except NotFound as error:
             raise environment_error(
-                f"{item} has vanished: {error}",
-                hint=f"correct its url in the intent, then: kit lock {self._stack}",
+                f"{item} has vanished: {error}; correct its url in the intent",
+                hint=f"kit lock {self._stack}",
             ) from None
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from kit.digest import Digest
 from kit.errors import environment_error, usage_error
 from kit.files import safe_member
-from kit.locks.connection import NotFound
+from kit.locks.connection import NotFound, shown
 from kit.locks.lock import Input
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kit.store import Reception
 
 PREFIX = "hf:"
+_LOGIN = "export HF_TOKEN=<your token>"
 
 
 def resolve_hub(model: Model, client: Client) -> list[Input]:
@@ -81,7 +82,7 @@ class HubSource:
             raise environment_error(
                 f"{item} has vanished from the hub: no {item.file} in {repo} at commit {commit}, "
                 "or no access to it",
-                hint=f"set HF_TOKEN if the repository is closed, else: kit lock {self._stack}",
+                hint=f"kit lock {self._stack}" if _headers() else _LOGIN,
             ) from None
 
 
@@ -95,29 +96,29 @@ def _model_info(repo: str, revision: str) -> Any:
         return api.model_info(repo, revision=revision, files_metadata=True, timeout=60)
     except errors.GatedRepoError:
         raise environment_error(
-            f"model repository {repo}: access must be granted first",
-            hint="accept its terms on the hub, then set HF_TOKEN",
+            f"model repository {repo}: access must be granted first: accept its terms on the hub",
+            hint=_LOGIN,
         ) from None
     except errors.RevisionNotFoundError:
         raise usage_error(f"model repository {repo} has no revision {revision}") from None
     except errors.RepositoryNotFoundError:
         raise usage_error(
             f"there is no model repository {repo}, or no access to it",
-            hint="check its name; set HF_TOKEN if it is closed",
+            hint=_LOGIN,
         ) from None
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", "no answer")
         raise environment_error(
             f"model repository {repo}: the hub answers {status}",
-            hint="check HF_TOKEN" if status in (401, 403) else "try again later",
+            hint=_LOGIN if status in (401, 403) else None,
         ) from None
     except Exception as error:
         if not _is_transport_error(error):
             raise
         # The error's own text may hold a URL: only its kind is told.
         raise environment_error(
-            f"model repository {repo}: the hub cannot be reached ({type(error).__name__})",
-            hint="check the network and HF_ENDPOINT",
+            f"model repository {repo}: the hub {shown(_endpoint())} cannot be reached "
+            f"({type(error).__name__}): check the network and HF_ENDPOINT"
         ) from None
 
 

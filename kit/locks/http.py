@@ -132,8 +132,8 @@ class Client:
                 if failures >= ATTEMPTS:
                     raise environment_error(
                         f"{shown(url)}: {reason}; {reception.offset} of {reception.size} bytes "
-                        f"have come and are kept, {ATTEMPTS} tries brought no more",
-                        hint="run the same command again: it continues there",
+                        f"have come and are kept, {ATTEMPTS} tries brought no more; "
+                        "the same command goes on there"
                     ) from None
                 self._rest(failures, reason.rest)
                 continue
@@ -173,8 +173,8 @@ class Client:
             except Interrupted as reason:  # noqa: PERF203 (that is what the loop is for)
                 if failures == ATTEMPTS:
                     raise environment_error(
-                        f"{shown(url)}: {reason}; tried {ATTEMPTS} times",
-                        hint="check the network and the proxy settings of this host",
+                        f"{shown(url)}: {reason}; tried {ATTEMPTS} times: "
+                        "check the network and the proxy settings of this host"
                     ) from None
                 self._rest(failures, reason.rest)
         raise AssertionError

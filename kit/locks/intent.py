@@ -224,9 +224,9 @@ def _file(section: document.Section) -> File:
         raise section.error(f"url: expected http(s)://…, found {url!r}", "url")
     if parts.username is not None or parts.password is not None:
         raise section.error(
-            f"url: holds a login; a lock is no place for secrets (host {parts.hostname})",
+            f"url: holds a login; a lock is no place for secrets, ~/.netrc is (host "
+            f"{parts.hostname})",
             "url",
-            hint="put the login into ~/.netrc",
         )
     sha256 = section.text("sha256")
     try:

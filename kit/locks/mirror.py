@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -55,9 +56,15 @@ def debian_keyring() -> Path:
     for name in [given] if given else _KEYRINGS:
         if Path(name).is_file():
             return Path(name).absolute()
+    if given:
+        raise environment_error(
+            f"no keys to check Debian's signatures with: KIT_DEBIAN_KEYRING names {given}",
+            hint="unset KIT_DEBIAN_KEYRING",
+        )
     raise environment_error(
-        f"no keys to check Debian's signatures with: looked for {given or ', '.join(_KEYRINGS)}",
-        hint="apt-get install debian-archive-keyring, or set KIT_DEBIAN_KEYRING",
+        "no keys to check Debian's signatures with: KIT_DEBIAN_KEYRING is not set, and there is "
+        f"no {' or '.join(_KEYRINGS)}",
+        hint="apt-get install debian-archive-keyring",
     )
 
 
@@ -97,12 +104,10 @@ def _of_apt(suite: str | None) -> str | None:
 def _host_codename() -> str | None:
     """`bookworm` on a Debian host, None elsewhere."""
     try:
-        text = Path("/etc/os-release").read_text(encoding="utf-8")
+        release = platform.freedesktop_os_release()
     except OSError:
         return None
-    pairs = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    values = {key: value.strip('"') for key, value in pairs.items()}
-    return values.get("VERSION_CODENAME") if values.get("ID") == "debian" else None
+    return release.get("VERSION_CODENAME") if release["ID"] == "debian" else None
 
 
 def _of_bootstrap() -> str | None:

@@ -93,7 +93,7 @@ def _default_index() -> str:
             return match[1]
     raise environment_error(
         "no Python package index is known: PIP_INDEX_URL is not set, and there is no pip to ask",
-        hint="export PIP_INDEX_URL=<URL of a simple index>, or install pip",
+        hint="export PIP_INDEX_URL=<URL of a simple index>",
     )
 
 

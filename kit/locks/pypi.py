@@ -179,8 +179,8 @@ class PythonSource:
         if others:
             raise content_error(
                 f"{item}: wrong content at {shown(others[0].url)}: expected {item.sha256}, "
-                f"the index says {others[0].sha256}",
-                hint=f"kit lock {self._stack}, if you trust the new file",
+                f"the index says {others[0].sha256}; locking again trusts the new file",
+                hint=f"kit lock {self._stack}",
             )
         raise environment_error(
             f"{item.kind} {item.name} version {item.version} has vanished from the package index: "

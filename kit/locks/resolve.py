@@ -43,7 +43,7 @@ def resolve(project: Project, stack: str, *, client: Client | None = None) -> Lo
         glibc = intent.python.glibc or _glibc(inputs, str(path))
         index = PythonIndex(client)
         inputs += resolve_python(intent.python, glibc, intent.architecture, index, client)
-    inputs += [_file(file, project, client) for file in intent.files]
+    inputs += [_file(file, project, client, stack) for file in intent.files]
     for model in intent.models:
         if model.directory is not None:
             from kit.locks.directory import resolve_directory
@@ -78,23 +78,31 @@ def _glibc(inputs: Sequence[Input], where: str) -> str:
         if item.kind == "deb" and item.name == "libc6":
             return item.version.partition(":")[2] or item.version.partition("-")[0]
     raise usage_error(
-        f"{where}: python: no libc6 among the Debian packages: which C library do wheels meet?",
-        hint='add `glibc: "2.36"`, or what the image has, under `python`',
+        f"{where}: python: no libc6 among the Debian packages: which C library do wheels meet? "
+        'say it under `python`, such as `glibc: "2.36"`'
     )
 
 
-def _file(file: File, project: Project, client: Client) -> Input:
+def _file(file: File, project: Project, client: Client, stack: str) -> Input:
     """Download the file into the store, so that a wrong digest is found when it is locked."""
+    from kit.locks.connection import shown
+
     size = client.length(file.url)
     if size is None:
         found, size = client.measure(file.url)
         if found != file.sha256:
-            from kit.locks.connection import shown
-
             raise content_error(
                 f"{shown(file.url)}: wrong content: expected {file.sha256}, found {found}"
             )
-    with Store(project.store).receive(file.sha256, size) as reception:
+    store = Store(project.store)
+    with store.receive(file.sha256, size) as reception:
+        if reception.done:
+            stored = store.checked(file.sha256, f"file {file.name}", stack).stat().st_size
+            if stored != size:
+                raise content_error(
+                    f"{shown(file.url)}: wrong size: expected {stored} bytes of {file.sha256}, "
+                    f"the server has {size}"
+                )
         client.download(file.url, reception)
     return Input(
         kind="file",

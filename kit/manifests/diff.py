@@ -19,6 +19,7 @@ COUNTED = (
     "lock",
     "image",
     "versions",
+    "gpus",
     "model",
     "commands",
     "checkpoint",
@@ -41,9 +42,17 @@ class Difference:
     first: Any
     second: Any
 
+    @property
+    def name(self) -> str:
+        """Part and key together."""
+        return f"{self.part} {self.key}".rstrip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """A row of the JSON envelope."""
+        return {"name": self.name, **asdict(self)}
+
     def __str__(self) -> str:
-        name = f"{self.part} {self.key}".rstrip()
-        return f"{name}: {_shown(self.first)} → {_shown(self.second)}"
+        return f"{self.name}: {_shown(self.first)} → {_shown(self.second)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,10 @@ class Diff:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of the JSON envelope."""
-        return asdict(self)
+        return {
+            "differences": [item.to_dict() for item in self.differences],
+            "volatile": [item.to_dict() for item in self.volatile],
+        }
 
     def text(self) -> str:
         """For people: what counts first, part by part."""
@@ -85,7 +97,7 @@ def diff(first: Manifest, second: Manifest) -> Diff:
 def show(manifest: Manifest) -> str:
     """A manifest as readable text."""
     host = manifest.host
-    gpus = ", ".join(gpu.name for gpu in host.gpus) or "none"
+    present = ", ".join(gpu.name for gpu in host.gpus) or "none"
     memory = console.size(host.memory_bytes)
     model_size = console.size(sum(file.size for file in manifest.model.files))
     lines = [
@@ -94,7 +106,8 @@ def show(manifest: Manifest) -> str:
         f"  lock     {manifest.lock}",
         f"  image    {manifest.image.manifest_digest}",
         f"  engine   {manifest.engine.name} {manifest.engine.version}",
-        f"  host     {host.os}, {host.kernel}, {host.cores} cores, {memory}, GPUs: {gpus}",
+        f"  host     {host.os}, {host.kernel}, {host.cores} cores, {memory}, GPUs: {present}",
+        f"  gpus     {manifest.gpus}",
         f"  model    {manifest.model.name}, {len(manifest.model.files)} files, {model_size}",
         f"  kit      {manifest.kit.version}",
         "",
@@ -134,6 +147,7 @@ def _parts(manifest: Manifest) -> dict[str, dict[str, Any]]:
         "lock": {"": manifest.lock},
         "image": content["image"],
         "versions": {**versions.pop("distributions"), **versions},
+        "gpus": {"": manifest.gpus},
         "model": {"name": manifest.model.name}
         | {file.path: file.sha256 for file in manifest.model.files},
         "commands": {

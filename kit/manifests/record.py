@@ -32,6 +32,10 @@ ENVIRONMENT = re.compile(
 )
 """Variables that a manifest may hold: what steers a command, never a name or a secret."""
 
+_GPU = r"([0-9]+|(GPU|MIG)-[0-9a-fA-F-]{8,})"
+GPUS = re.compile(rf"none|all|{_GPU}(,{_GPU})*")
+"""Which GPUs were asked for: indices or UUIDs, in the order of the request."""
+
 _CREATED = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
 _T = TypeVar("_T")
 
@@ -193,7 +197,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The record of one example run; stands as `manifest.json` in the run's folder."""
+    """The record of one example run; stands as `manifest.json` in the run's folder.
+
+    `gpus` are those that the containers were given; what the host has stands in `host`.
+    """
 
     schema: Literal["kit.manifest/1"]
     kind: Literal["run"]
@@ -207,6 +214,7 @@ class Manifest:
     engine: ContainerEngine
     versions: Versions
     host: Host
+    gpus: str
     model: Model
     commands: tuple[Command, ...]
     artifacts: tuple[Artifact, ...]
@@ -216,6 +224,8 @@ class Manifest:
         _check_digest(self.lock)
         if not _CREATED.fullmatch(self.created):
             raise ValueError(f"created: expected YYYY-MM-DDThh:mm:ssZ, found {self.created!r}")
+        if not GPUS.fullmatch(self.gpus):
+            raise ValueError(f"gpus: expected none, all or a list, found {self.gpus!r}")
         paths = [file.path for file in self.files()]
         if len(paths) != len(set(paths)):
             raise ValueError("artifacts: a path stands twice")
@@ -250,7 +260,7 @@ def locate(path: Path) -> Path:
     """
     found = path / FILE if path.is_dir() else path
     if not found.is_file():
-        raise usage_error(f"{found}: there is no manifest", hint="kit run EXAMPLE --stack STACK")
+        raise usage_error(f"{found}: there is no manifest", hint="kit example list")
     return found
 
 

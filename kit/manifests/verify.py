@@ -30,6 +30,10 @@ class Problem:
     expected: str | None
     found: str | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """A row of the JSON envelope."""
+        return {"name": self.what, **asdict(self)}
+
     def __str__(self) -> str:
         details = [
             f"{label} {value}"
@@ -55,7 +59,7 @@ class Verification:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of the JSON envelope."""
-        return asdict(self)
+        return {**asdict(self), "problems": [item.to_dict() for item in self.problems]}
 
     def text(self) -> str:
         """For people: the verdict first, one problem a line."""

@@ -54,9 +54,9 @@ def _containers(env):
     return done.stdout.split()
 
 
-def test_build_stopped_in_a_step_then_the_same_command_again(selected, new_home):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_build_stopped_in_a_step_then_the_same_command_again(selected, new_home, how):
     name = selected["KIT_ENGINE"]
-    how = signal.SIGKILL if name == "podman" else signal.SIGINT
     env = selected | {"KIT_HOME": str(new_home(f"stopped-{name}-{how.name}"))}
     process = _start("build", "rehearsal", env=env)
     _wait_for(process, "wheels.sh")
@@ -127,6 +127,27 @@ def test_disk_that_is_full_during_build(selected, new_home, missing):
 
 
 @pytest.mark.only("podman")
+def test_disk_that_is_full_during_run(built, tmp_path, missing):
+    if os.geteuid() != 0:
+        missing("mounting a small disk needs root")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, check=False).returncode != 0:
+        missing("this host does not let us mount a tmpfs")
+    arguments = ("run", "gpt2-tiny", "--stack", "rehearsal", "--release", "0.9.0")
+    arguments += ("--output", str(tmp_path))
+    try:
+        done = kit(*arguments, env=built)
+        assert done.returncode in (ExitCode.ENVIRONMENT, ExitCode.CONTENT), done.stderr
+        assert "No space left" in done.stderr or "disk full" in done.stderr
+        assert "Traceback" not in done.stderr.split("error: ")[-1]
+        assert not list(tmp_path.rglob("manifest.json"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(tmp_path)], check=True)
+        assert kit(*arguments, env=built).returncode == 0
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.only("podman")
 def test_podman_that_stops_in_the_middle(home, built):
     engine = Podman(home)
     record = json.loads((home / "images" / "builds" / "rehearsal.json").read_text())
@@ -171,6 +192,35 @@ def test_docker_daemon_that_stops_in_the_middle(scratch, home, built, tmp_path):
         assert done.returncode == 0, done.stderr
     finally:
         daemon.stop()
+
+
+@pytest.mark.only("docker")
+def test_docker_daemon_that_stops_during_build(scratch, selected, new_home):
+    daemon = Daemon(scratch / "stopping-build")
+    daemon.start()
+    env = selected | daemon.environment | {"KIT_HOME": str(new_home("stopping-build-home"))}
+    try:
+        process = _start("build", "rehearsal", env=env)
+        _wait_for(process, "wheels.sh")
+        daemon.stop("kill")
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == ExitCode.ENVIRONMENT, errors
+        assert "docker" in errors
+        assert "Traceback" not in errors
+        assert not list(Path(env["KIT_HOME"]).glob("images/builds/*"))
+    finally:
+        daemon.stop()
+
+
+@pytest.mark.only("podman")
+def test_podman_that_stops_during_build(selected, new_home):
+    env = selected | {"KIT_HOME": str(new_home("stopping-podman"))}
+    process = _start("build", "rehearsal", env=env)
+    _wait_for(process, "wheels.sh")
+    kill_everything_with("--build-arg\0SOURCE_DATE_EPOCH")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == ExitCode.ENVIRONMENT, errors
+    assert "podman stopped in the middle: killed by SIGKILL" in errors
 
 
 @pytest.mark.only("podman")

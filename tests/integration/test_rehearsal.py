@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ RELEASES = ["0.5.0", "0.9.0", "0.16.0"]
 def _copy_of_project(folder):
     folder.mkdir()
     for name in ("kit", "dockerfiles", "lockfiles"):
-        ignored = shutil.ignore_patterns("__pycache__")
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     return folder
 
@@ -56,8 +57,6 @@ def builds(scratch, new_home, missing):
 
 
 def _path():
-    import os
-
     return os.environ["PATH"]
 
 
@@ -169,6 +168,35 @@ def test_compatible_with_itself_and_not_with_another_release(built, manifests):
     assert (done.returncode, json.loads(done.stdout)["verdict"]) == (0, "compatible")
     done = kit("verify-compat", *options, "--release", "0.9.0", env=built)
     assert (done.returncode, json.loads(done.stdout)["verdict"]) == (4, "incompatible")
+
+
+@pytest.mark.only("podman")
+def test_a_checkout_of_a_careful_root_runs_too(built, scratch):
+    """Under umask 077 nothing of ours may be out of reach of the container's user."""
+    root = _copy_of_project(scratch / "careful")
+    for path in root.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    arguments = [
+        "run",
+        "gpt2-tiny-tp2",
+        "--stack",
+        "rehearsal",
+        "--release",
+        "0.9.0",
+        "--output",
+        "runs",
+    ]
+    shutil.copytree(built["KIT_HOME"], scratch / "careful-home", copy_function=os.link)
+    done = subprocess.run(
+        ["sh", "-c", 'umask 077; exec "$@"', "sh", sys.executable, "-m", "kit", *arguments],
+        cwd=root,
+        env={"PATH": _path(), "HOME": str(scratch), **built}
+        | {"KIT_HOME": str(scratch / "careful-home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_rehearsal_ends_with_the_same_again_offline(built):

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-TOOLS = ("apt-get", "apt-ftparchive", "dpkg-deb", "gpg", "gpgv")
+    from typing_extensions import Self
+
+TOOLS = ("apt-get", "apt-ftparchive", "dpkg-deb", "gpg", "gpgconf", "gpgv")
 
 
 def missing_tools() -> list[str]:
@@ -21,7 +23,10 @@ def missing_tools() -> list[str]:
 
 @dataclass
 class DebianRepository:
-    """`add` packages, `publish`, then serve `folder` or use it as `file:`; `keyring` checks it."""
+    """`add` packages, `publish`, then serve `folder` or use it as `file:`; `keyring` checks it.
+
+    `with DebianRepository(…) as repository` ends the agent that gpg starts for its keys.
+    """
 
     folder: Path
     suite: str = "bookworm"
@@ -34,6 +39,12 @@ class DebianRepository:
         self.keyring = self.folder.parent / f"{self.folder.name}.gpg"
         self._gpg("--passphrase", "", "--quick-gen-key", "throw-away@example", "rsa2048")
         self.keyring.write_bytes(self._gpg("--export"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["gpgconf", "--homedir", self.gnupg, "--kill", "all"], check=True)
 
     def add(
         self, name: str, version: str, depends: str = "", *, size: int = 0, **more: str

@@ -158,6 +158,26 @@ def test_closed_pipe_is_no_error():
     assert b"Traceback" not in done.stderr
 
 
+def test_a_reader_that_goes_away_is_not_success():
+    program = "from kit import cli; import sys\ndef f(): raise BrokenPipeError\n"
+    program += "sys.exit(cli.guarded(f))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
+    assert done.returncode == 141
+
+
+@pytest.mark.parametrize("home", ["/sys/kit", "/dev/null"])
+def test_home_that_cannot_be_written_is_the_hosts_fault(home):
+    done = kit("build", "rehearsal", KIT_HOME=home)
+    assert done.returncode == ExitCode.ENVIRONMENT, done.stderr
+    assert "a bug in kit" not in done.stderr
+
+
+def test_any_locale_will_do():
+    done = kit("example", "list", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert "gpt2-tiny" in done.stdout
+
+
 def test_nearest():
     assert nearest("gpt2tiny", ["gpt2-tiny", "llama"]) == "did you mean gpt2-tiny?"
     assert nearest("zzz", ["b", "a"]) == "known: a, b"
@@ -178,10 +198,13 @@ def test_stack_that_suits_the_host_is_named_with_its_reason(monkeypatch, tmp_pat
     for name in ("rehearsal", "trtllm-0.9.0", "trtllm-0.16.0", "triton-24.12"):
         (tmp_path / "lockfiles" / f"{name}.yaml").touch()
     place = Project(tmp_path, tmp_path)
-    monkeypatch.setattr(cdi, "smi", lambda: "/usr/bin/nvidia-smi")
+    gpu = cdi.Gpu(0, "GPU-aa", 0, "H200")
+    monkeypatch.setattr(cdi, "gpus", lambda: ("580.1", [gpu]))
     assert stacks.choose(place, None) == "trtllm-0.16.0"
     assert "newest TensorRT-LLM" in capsys.readouterr().err
-    monkeypatch.setattr(cdi, "smi", lambda: None)
+    (tmp_path / "lockfiles" / "trtllm-main.yaml").touch()
+    assert stacks.choose(place, None) == "trtllm-0.16.0"
+    monkeypatch.setattr(cdi, "gpus", lambda: ("580.1", []))
     assert stacks.choose(place, None) == "rehearsal"
-    assert "no NVIDIA GPU" in capsys.readouterr().err
+    assert "stack rehearsal: this host has an NVIDIA driver, but no GPU" in capsys.readouterr().err
     assert stacks.choose(place, "triton-24.12") == "triton-24.12"

@@ -6,6 +6,7 @@ import resource
 import signal
 import stat
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,8 +16,10 @@ from kit.errors import ExitCode, KitError
 from kit.files import (
     atomic_writer,
     disk_errors,
+    explained,
     free_bytes,
     locked,
+    make_folder,
     safe_member,
     write_bytes,
     write_json,
@@ -59,7 +62,10 @@ def test_json_is_the_same_for_equal_content(tmp_path):
         (errno.ENOSPC, "disk full while writing"),
         (errno.EDQUOT, "disk full while writing"),
         (errno.EROFS, "may not write"),
-        (errno.EACCES, "may not write"),
+        (errno.EACCES, "may not read or write"),
+        (errno.EPERM, "may not read or write"),
+        (errno.ENOTDIR, "a file stands where a folder is expected"),
+        (errno.EIO, "the disk fails"),
         (errno.EFBIG, "too large"),
     ],
 )
@@ -71,7 +77,54 @@ def test_what_disks_do_is_explained(tmp_path, number, words):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EIO]
+)
+def test_an_error_that_names_no_file_is_explained_too(number):
+    found = explained(OSError(number, os.strerror(number)), None)
+    assert found is not None
+    assert found.exit_code == ExitCode.ENVIRONMENT
+    assert "None" not in str(found)
+
+
+def test_an_error_is_explained_by_the_file_it_names(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as caught:
+        (tmp_path / "file" / "below").read_bytes()
+    assert str(tmp_path / "file" / "below") in str(explained(caught.value))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOTDIR])
+def test_another_home_helps_only_what_is_in_it(tmp_path, monkeypatch, number):
+    monkeypatch.setenv("KIT_HOME", str(tmp_path / "home"))
+    error = OSError(number, os.strerror(number))
+    inside = explained(error, tmp_path / "home" / "store" / "file")
+    outside = explained(error, tmp_path / "my runs" / "file")
+    assert inside is not None
+    assert outside is not None
+    assert str(inside.hint).startswith("export KIT_HOME=<")
+    assert "KIT_HOME" not in str(outside.hint)
+    assert str(outside.hint).endswith(f" {tmp_path}"), "the nearest folder that is there"
+    (tmp_path / "my runs").mkdir()
+    outside = explained(error, tmp_path / "my runs" / "file")
+    assert outside is not None
+    assert str(outside.hint).endswith(f" '{tmp_path}/my runs'")
+
+
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/1/nothing/below")):
+        with pytest.raises(KitError) as caught:
+            make_folder(path)
+        assert str(path) in str(caught.value)
+        assert caught.value.exit_code == ExitCode.ENVIRONMENT
+        assert caught.value.hint
+
+
 def test_other_errors_pass(tmp_path):
+    assert explained(FileNotFoundError(errno.ENOENT, "no", "x"), tmp_path) is None
     with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "no", "x")
 

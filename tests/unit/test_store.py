@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit import store as store_module
 from kit.digest import Digest
 from kit.errors import ExitCode, KitError
 from kit.store import Cancelled, Store, copy_file
+from tests.stand_in.stored import damage, damaged, stored
 
 CONTENT = random.Random(7).randbytes(300_000)
 DIGEST = Digest.of_bytes(CONTENT)
@@ -21,6 +23,12 @@ DIGEST = Digest.of_bytes(CONTENT)
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "store")
+
+
+def put(store, content=CONTENT):
+    digest = Digest.of_bytes(content)
+    receive(store, content, digest, len(content))
+    return digest
 
 
 def receive(store, content=CONTENT, digest=DIGEST, size=None, **options):
@@ -34,7 +42,7 @@ def partials(store):
 
 
 def test_what_goes_in_comes_out(store, tmp_path):
-    digest = store.add_bytes(CONTENT)
+    digest = put(store)
     path = store.path(digest)
     assert path == store.root / "sha256" / digest.hex[:2] / digest.hex
     assert path.read_bytes() == CONTENT
@@ -42,19 +50,21 @@ def test_what_goes_in_comes_out(store, tmp_path):
     source = tmp_path / "file"
     source.write_bytes(b"other")
     assert store.path(store.add_file(source)).read_bytes() == b"other"
-    assert list(store.digests()) == sorted([digest, Digest.of_bytes(b"other")])
+    assert stored(store) == sorted([digest, Digest.of_bytes(b"other")])
     assert partials(store) == []
 
 
 def test_twice_is_once(store):
-    store.add_bytes(CONTENT)
+    put(store)
     before = store.path(DIGEST).stat()
-    store.add_bytes(CONTENT)
+    with store.receive(DIGEST, len(CONTENT)) as reception:
+        assert reception.done
+    assert partials(store) == []
     assert store.path(DIGEST).stat().st_ino == before.st_ino
 
 
 def test_empty_file(store):
-    digest = store.add_bytes(b"")
+    digest = put(store, b"")
     assert store.path(digest).read_bytes() == b""
 
 
@@ -68,7 +78,7 @@ def test_absent_is_explained(store, tmp_path):
 
 
 def test_size_is_part_of_having(store):
-    store.add_bytes(CONTENT)
+    put(store)
     assert store.has(DIGEST)
     assert store.has(DIGEST, len(CONTENT))
     assert not store.has(DIGEST, 5)
@@ -121,7 +131,7 @@ def test_interrupted_anywhere_it_goes_on(tmp_path_factory, stops):
         reception.write(CONTENT[reception.offset :])
         reception.finish()
     assert store.path(DIGEST).read_bytes() == CONTENT
-    assert store.verify() == []
+    assert damaged(store) == []
 
 
 def test_a_partial_longer_than_the_file_is_thrown_away(store):
@@ -157,18 +167,67 @@ def test_cancelled_keeps_what_has_come(store):
     assert store.received(DIGEST) == 1000
 
 
-def test_verify_finds_damage_and_discard_heals(store):
-    store.add_bytes(CONTENT)
-    other = store.add_bytes(b"other")
-    path = store.path(DIGEST)
-    path.chmod(0o644)
-    with path.open("r+b") as stream:
-        stream.seek(100)
-        stream.write(b"damage")
-    assert store.verify() == [DIGEST]
-    store.discard(DIGEST)
-    assert store.verify() == []
-    assert list(store.digests()) == [other]
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, len(CONTENT) - 1), st.integers(0, 7))
+def test_any_damage_is_found_when_used_and_healed_by_a_fetch(tmp_path_factory, place, bit):
+    store = Store(tmp_path_factory.mktemp("store"))
+    other = put(store, b"other")
+    put(store)
+    assert store.checked(DIGEST) == store.path(DIGEST)
+    damage(store, DIGEST, place, 1 << bit)
+    found = Digest.of_file(store.path(DIGEST))
+    with pytest.raises(KitError) as caught:
+        store.checked(DIGEST, "wheel numpy", "rehearsal")
+    message = str(caught.value)
+    assert message.startswith("wheel numpy: damaged in the store")
+    assert f"expected {DIGEST}, found {found}" in message
+    assert caught.value.exit_code == ExitCode.CONTENT
+    assert caught.value.hint == "kit fetch rehearsal"
+    assert stored(store) == [other]
+    with pytest.raises(KitError, match="is not in the store"):
+        store.checked(DIGEST)
+    put(store)
+    assert store.checked(DIGEST).read_bytes() == CONTENT
+
+
+def test_damage_is_found_by_many_at_once(store):
+    """Whoever comes later finds it gone; nobody takes a damaged file for a good one."""
+    put(store)
+    damage(store, DIGEST)
+    found = []
+
+    def check():
+        try:
+            store.checked(DIGEST)
+        except KitError as error:
+            found.append(error.exit_code)
+
+    threads = [threading.Thread(target=check) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert ExitCode.CONTENT in found
+    assert set(found) <= {ExitCode.CONTENT, ExitCode.ENVIRONMENT}
+    assert stored(store) == []
+
+
+def test_a_file_that_came_in_place_of_a_damaged_one_stays(store, monkeypatch):
+    put(store)
+    damage(store, DIGEST)
+    hashed = store_module._hash
+
+    def healed_meanwhile(descriptor):
+        found = hashed(descriptor)
+        store.discard(DIGEST)
+        put(store)
+        return found
+
+    monkeypatch.setattr(store_module, "_hash", healed_meanwhile)
+    with pytest.raises(KitError, match="damaged"):
+        store.checked(DIGEST)
+    assert store.path(DIGEST).read_bytes() == CONTENT
 
 
 def test_not_enough_space_is_said_before(store):
@@ -176,7 +235,7 @@ def test_not_enough_space_is_said_before(store):
         store.require_space({DIGEST: 1 << 60})
     assert caught.value.exit_code == ExitCode.ENVIRONMENT
     store.require_space({DIGEST: 10})
-    store.add_bytes(CONTENT)
+    put(store)
     store.require_space({DIGEST: 1 << 60})  # it is there: nothing is missing
 
 
@@ -198,7 +257,7 @@ def test_two_threads_bring_the_same_file_once(store):
     for thread in threads:
         thread.join()
     assert written == [1]
-    assert store.verify() == []
+    assert damaged(store) == []
     assert partials(store) == []
 
 
@@ -231,7 +290,7 @@ def test_killed_at_any_moment_it_works(store):
         time.sleep(0.01 + 0.007 * attempt)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        assert store.verify() == []
+        assert damaged(store) == []
     with store.receive(DIGEST, len(CONTENT)) as reception:
         if not reception.done:
             reception.write(CONTENT[reception.offset :])
@@ -253,5 +312,6 @@ def test_a_file_that_changes_while_it_is_copied(store, tmp_path):
 
 def test_a_store_that_may_not_be_written(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="Not a directory"):
-        Store(tmp_path / "file" / "store").add_bytes(b"x")
+    with pytest.raises(KitError, match="a file stands where a folder is expected") as caught:
+        put(Store(tmp_path / "file" / "store"), b"x")
+    assert caught.value.exit_code == ExitCode.ENVIRONMENT

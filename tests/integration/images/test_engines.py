@@ -20,6 +20,8 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.engine
 
+SECRETS = ("HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")
+
 
 @pytest.fixture(scope="module")
 def image(place, engine):
@@ -63,7 +65,7 @@ def test_image_id_is_the_digest_of_its_configuration(engine, image, reference):
     assert not engine.has("f" * 64)
 
 
-def test_container_is_closed(engine, reference):
+def test_container_is_closed(engine, reference, monkeypatch):
     script = """
         import json, os, socket
         status = dict(l.split(":", 1) for l in open("/proc/self/status"))
@@ -73,7 +75,7 @@ def test_container_is_closed(engine, reference):
             "no_new_privileges": status["NoNewPrivs"].strip(),
             "interfaces": sorted(os.listdir("/sys/class/net")),
             "routes": open("/proc/net/route").read().count("\\n") - 1,
-            "secret": os.environ.get("HF_TOKEN"),
+            "secrets": sorted(n for n, v in os.environ.items() if "s3cret" in v),
             "given": os.environ.get("GIVEN"),
         }
         for name, path in {"root": "/x", "usr": "/usr/x"}.items():
@@ -90,18 +92,16 @@ def test_container_is_closed(engine, reference):
             answer["network"] = error.strerror
         print(json.dumps(answer))
     """
-    os.environ["HF_TOKEN"] = "hf_secret"
-    try:
-        code, lines = _run(
-            engine,
-            reference,
-            "python3",
-            "-c",
-            textwrap.dedent(script),
-            environment={"GIVEN": "a b"},
-        )
-    finally:
-        del os.environ["HF_TOKEN"]
+    for name in SECRETS:
+        monkeypatch.setenv(name, "http://user:s3cret@127.0.0.1:9")
+    code, lines = _run(
+        engine,
+        reference,
+        "python3",
+        "-c",
+        textwrap.dedent(script),
+        environment={"GIVEN": "a b"},
+    )
     assert code == 0, lines
     answer = json.loads(lines[-1])
     uid = 1000 if os.geteuid() == 0 else os.geteuid()
@@ -111,7 +111,7 @@ def test_container_is_closed(engine, reference):
         "no_new_privileges": "1",
         "interfaces": ["lo"],
         "routes": 0,
-        "secret": None,
+        "secrets": [],
         "given": "a b",
         "root": "Read-only file system",
         "usr": "Read-only file system",
@@ -129,7 +129,9 @@ def test_only_writable_mounts_are_written_and_stay_ours(engine, reference, tmp_p
         Mount(tmp_path / "in", "/kit/in"),
         Mount(tmp_path / "out", "/kit/out", writable=True),
     )
-    script = "cat in/text > out/new; echo more >> out/old; mkdir out/d; echo no > in/x || echo ro"
+    script = (
+        "cat in/text > out/new; echo more >> out/old; mkdir out/d; (echo no > in/x) 2>&- || echo ro"
+    )
     code, lines = _run(engine, reference, "sh", "-c", script, workdir="/kit", mounts=mounts)
     assert code == 0, lines
     assert "ro" in lines
@@ -225,6 +227,24 @@ def test_build_step_cannot_reach_the_network(engine, reference, tmp_path):
     assert not engine.has("localhost/kit-test/out:1")
     engine.remove("localhost/kit-test/out:1")
     assert reference
+
+
+def test_build_step_sees_no_login_of_a_proxy(engine, reference, tmp_path, monkeypatch):
+    """Neither from the environment nor from the client's own configuration."""
+    assert reference
+    login = "http://user:s3cret@127.0.0.1:9"
+    for name in SECRETS:
+        monkeypatch.setenv(name, login)
+    configuration = tmp_path / "docker"
+    configuration.mkdir()
+    proxies = {"default": {"httpProxy": login, "httpsProxy": login}}
+    (configuration / "config.json").write_text(json.dumps({"proxies": proxies}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(configuration))
+    log = []
+    _build(engine, "localhost/kit-test/base:1", tmp_path / "context", "env; echo done", log)
+    assert any(line.endswith("done") for line in log)
+    assert not [line for line in log if "s3cret" in line]
+    assert b"s3cret" not in b"".join(engine.save("localhost/kit-test/out:1"))
 
 
 def test_cached_step_is_not_taken_for_other_inputs(engine, reference, tmp_path):

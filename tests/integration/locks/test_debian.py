@@ -13,6 +13,7 @@ from kit.locks.resolve import resolve
 from kit.store import Store
 from tests.stand_in.debian_repository import DebianRepository, missing_tools
 from tests.stand_in.file_server import FileServer
+from tests.stand_in.stored import damaged
 
 pytestmark = pytest.mark.skipif(bool(missing_tools()), reason=f"no {', '.join(missing_tools())}")
 
@@ -28,7 +29,12 @@ debian:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    found = DebianRepository(tmp_path_factory.mktemp("debian") / "mirror")
+    with DebianRepository(tmp_path_factory.mktemp("debian") / "mirror") as found:
+        _fill(found)
+        yield found
+
+
+def _fill(found):
     found.add("shell", "1.0-1", "libc6, awk", Recommends="extra")
     found.add("libc6", "2.36-9")
     found.add("essential", "1", Essential="yes")
@@ -39,7 +45,6 @@ def repository(tmp_path_factory):
     found.add("linker", "2.1", size=200_000)
     found.add("broken", "1", "nothing-has-this")
     found.publish()
-    return found
 
 
 @pytest.fixture
@@ -65,7 +70,7 @@ def test_closures_are_apart_and_complete(mirror, project, client, repository):
     assert "127.0.0.1" not in lock.text(), "no host of a mirror in a lock"
     report = fetch(project, lock, client=client)
     assert report.fetched == 5
-    assert Store(project.store).verify() == []
+    assert damaged(Store(project.store)) == []
 
 
 def test_the_same_again(mirror, project, client):
@@ -131,8 +136,8 @@ def test_the_mirror_is_down(mirror, project, client, monkeypatch):
 
 
 def test_signed_by_somebody_else(mirror, project, client, monkeypatch, tmp_path):
-    other = DebianRepository(tmp_path / "other")
-    monkeypatch.setenv("KIT_DEBIAN_KEYRING", str(other.keyring))
+    with DebianRepository(tmp_path / "other") as other:
+        monkeypatch.setenv("KIT_DEBIAN_KEYRING", str(other.keyring))
     with pytest.raises(KitError, match="is not signed by the keys in") as caught:
         resolve(project, "small", client=client)
     assert caught.value.exit_code == ExitCode.CONTENT

@@ -14,6 +14,7 @@ from kit.locks.resolve import check_current, resolve
 from kit.store import Store
 from tests.integration.locks.conftest import file_input, lock_of, noise
 from tests.stand_in.file_server import Fault
+from tests.stand_in.stored import damage, damaged, stored
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def test_everything_comes_once(server, many, project, client, jobs):
     assert report.seconds > 0
     assert report.origins == {server.url.removeprefix("http://"): 20}
     store = Store(project.store)
-    assert store.verify() == []
-    assert set(store.digests()) == {item.sha256 for item in many.inputs}
+    assert damaged(store) == []
+    assert set(stored(store)) == {item.sha256 for item in many.inputs}
     again = fetch(project, many, jobs=jobs, client=client)
     assert (again.present, again.fetched, again.bytes) == (20, 0, 0)
     assert len(server.requests) == 20
@@ -60,7 +61,7 @@ def test_a_file_of_the_wrong_size_in_the_store_is_brought_again(many, project, c
     path.chmod(0o644)
     path.write_bytes(b"cut")
     assert fetch(project, many, client=client).fetched == 1
-    assert store.verify() == []
+    assert damaged(store) == []
 
 
 def test_the_first_failure_stops_the_rest(server, project, client):
@@ -124,6 +125,25 @@ def test_files_are_checked_when_they_are_locked(server, project, client, intend)
         assert caught.value.exit_code == ExitCode.CONTENT
 
 
+def test_what_is_there_is_checked_when_it_is_locked(server, project, client, intend):
+    content = noise(50_000)
+    url, digest = server.put("/f", content), Digest.of_bytes(content)
+    intend(f"files:\n  - {{name: f.bin, group: data, url: '{url}', sha256: {digest.hex}}}\n")
+    lock = resolve(project, "small", client=client)
+    store = Store(project.store)
+    damage(store, digest, 40_000)
+    with pytest.raises(KitError, match=r"file f\.bin: damaged in the store") as caught:
+        resolve(project, "small", client=client)
+    assert (caught.value.exit_code, caught.value.hint) == (ExitCode.CONTENT, "kit fetch small")
+    assert stored(store) == []
+    fetch(project, lock, client=client)
+    assert resolve(project, "small", client=client) == lock
+    server.put("/f", content + b"more")
+    with pytest.raises(KitError, match="wrong size: expected 50000 bytes of sha256:") as caught:
+        resolve(project, "small", client=client)
+    assert caught.value.exit_code == ExitCode.CONTENT
+
+
 def test_a_lock_that_climbs_out_never_reaches_fetch(server, project):
     item = file_input(server.put("/f", b"x"), b"x", name="../../../tmp/evil")
     path = project.lock_path("small")
@@ -179,7 +199,7 @@ def test_a_full_disk(server, small_disk, project, client, monkeypatch):
     server.requests.clear()
     fetch(here, lock_of(item), client=client)
     assert [seen.range for seen in server.requests] == [f"bytes={came}-"]
-    assert Store(here.store).verify() == []
+    assert damaged(Store(here.store)) == []
 
 
 def test_no_descriptor_is_left_open(server, many, project, client):
@@ -211,4 +231,4 @@ def test_random_breaks_never_bring_wrong_bytes(server, project, client):
             for _ in range(dice.randrange(0, 4))
         ]
     fetch(project, lock_of(*items), client=client)
-    assert Store(project.store).verify() == []
+    assert damaged(Store(project.store)) == []

@@ -65,7 +65,7 @@ def test_without_the_token(hub, project, client, monkeypatch, token, tmp_path):
         resolve(project, "small", client=client)
     with pytest.raises(KitError, match="refuses with 401") as caught:
         fetch(project, lock, client=client)
-    assert "HF_TOKEN" in str(caught.value.hint)
+    assert "HF_TOKEN" in str(caught.value)
     assert "secret" not in str(caught.value) + repr(caught.value.__cause__)
 
 

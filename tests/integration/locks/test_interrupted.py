@@ -1,46 +1,37 @@
-"""Ctrl-C, SIGTERM and kill -9 against a separate process that fetches; then the same again."""
+"""Ctrl-C, SIGTERM and kill -9 against `kit fetch` itself; then the same command again."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from kit.locks.fetch import fetch
+from kit.locks.intent import load
+from kit.locks.lock import Lock
 from kit.store import Store
-from tests.integration.locks.conftest import file_input, lock_of, noise
+from tests.conftest import ROOT
+from tests.integration.locks.conftest import file_input, noise
 from tests.stand_in.file_server import Fault
-
-CODE = """
-import sys
-from pathlib import Path
-from kit.errors import KitError
-from kit.locks import lock
-from kit.locks.fetch import fetch
-from kit.project import Project
-project = Project(Path(sys.argv[1]), Path(sys.argv[2]))
-try:
-    report = fetch(project, lock.load(project.lock_path("small")), jobs=4)
-except KeyboardInterrupt:
-    sys.exit(130)
-except KitError as error:
-    sys.exit(f"{error}")
-print(report.fetched, report.present)
-"""
+from tests.stand_in.stored import damaged
 
 
 @pytest.fixture
-def lock(server, project):
-    """Six files at 200 KB/s each."""
-    items = []
+def lock(server, project, intend):
+    """Six files at 200 KB/s each, in the intent and in the lock."""
+    items, files = [], ["files:"]
     for number in range(6):
         content = noise(400_000, seed=number)
-        items.append(file_input(server.put(f"/{number}", content), content, name=f"f{number}"))
+        item = file_input(server.put(f"/{number}", content), content, name=f"f{number}")
+        fields = f"name: {item.name}, group: data, url: '{item.location}', sha256: {item.sha256}"
+        files.append(f"- {{{fields}}}")
+        items.append(item)
         server.forever[f"/{number}"] = Fault(bytes_per_second=200_000)
-    found = lock_of(*items)
+    intend("\n".join(files) + "\n")
+    found = Lock("small", load(project.intent_path("small")).digest, tuple(sorted(items)))
     found.write(project.lock_path("small"))
     return found
 
@@ -51,8 +42,9 @@ def start(project):
 
     def run():
         process = subprocess.Popen(
-            [sys.executable, "-c", CODE, project.root, project.home],
-            cwd=Path(__file__).parents[3],
+            [sys.executable, "-m", "kit", "fetch", "small", "--jobs", "4", "--json"],
+            cwd=ROOT,
+            env={**os.environ, "KIT_ROOT": str(project.root), "KIT_HOME": str(project.home)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -85,15 +77,19 @@ def test_stopped_it_goes_on(server, project, lock, start, number):
     assert process.returncode == (130 if number == signal.SIGINT else -number)
     assert "Traceback" not in err
     assert out == ""
-    assert store.verify() == []
+    assert damaged(store) == []
     came = sum(store.received(item.sha256) for item in lock.inputs)
     assert came >= 200_000
     server.forever.clear()
     server.requests.clear()
-    out, err = start().communicate(timeout=20)
-    assert out.split()[0] == "6", err
+    process = start()
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    report = json.loads(out)
+    assert (report["fetched"], report["bytes"]) == (6, lock.size - came)
+    assert report["origins"] == [{"name": server.url.removeprefix("http://"), "count": 6}]
     assert sum(seen.sent for seen in server.requests) == lock.size - came, "only the rest was asked"
-    assert store.verify() == []
+    assert damaged(store) == []
     assert list((store.root / "partial").iterdir()) == []
 
 
@@ -104,11 +100,14 @@ def test_killed_again_and_again(server, project, lock, start):
         time.sleep(pause)
         process.kill()
         process.communicate()
-        assert store.verify() == []
+        assert damaged(store) == []
     server.forever.clear()
-    out, err = start().communicate(timeout=20)
-    assert sum(map(int, out.split())) == 6, err
-    assert store.verify() == []
+    process = start()
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    report = json.loads(out)
+    assert report["fetched"] + report["present"] == 6
+    assert damaged(store) == []
 
 
 def test_two_at_the_same_time(server, project, lock, start):
@@ -117,7 +116,7 @@ def test_two_at_the_same_time(server, project, lock, start):
     first, second = start(), start()
     outs = [process.communicate(timeout=30) for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0], outs
-    assert Store(project.store).verify() == []
+    assert damaged(Store(project.store)) == []
     assert sum(seen.sent for seen in server.requests) == lock.size, "no byte came twice"
 
 

@@ -151,4 +151,5 @@ def test_no_c_library_is_known(index, project, client, intend):
     intend(INTENT.replace('  glibc: "2.36"\n', ""))
     with pytest.raises(KitError, match="which C library") as caught:
         resolve(project, "small", client=client)
-    assert "glibc" in str(caught.value.hint)
+    assert "glibc" in str(caught.value)
+    assert caught.value.exit_code == ExitCode.USAGE

@@ -13,8 +13,10 @@ import pytest
 
 from kit.compat import image, probe
 from kit.compat.host import host_facts
+from kit.compat.script import mountable
 from kit.digest import Digest
 from kit.errors import ExitCode, KitError
+from kit.images import cdi
 from kit.project import Project
 from tests.unit.examples.local import ROOT
 
@@ -130,7 +132,7 @@ def test_host_is_described_without_its_name(
         "#!/bin/sh\necho 'NVIDIA H200, 9.0, 143771, 550.90.07'\necho 'NVIDIA H200 MIG, 9.0, [N/A], 550.90.07'\n"
     )
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(cdi, "smi", lambda: str(program))
     found = host_facts()
     assert found["driver"] == "550.90.07"
     assert found["gpus"] == [
@@ -140,3 +142,30 @@ def test_host_is_described_without_its_name(
     program.write_text("#!/bin/sh\nexit 9\n")
     assert host_facts()["gpus"] == []
     assert host_facts()["driver"] is None
+    monkeypatch.setattr(cdi, "smi", lambda: None)
+    assert host_facts()["gpus"] == []
+
+
+def test_scripts_are_copied_once_and_again_when_damaged(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path, tmp_path / "home")
+    source = tmp_path / "script.py"
+    source.write_text("print()")
+    source.chmod(0o600)
+    before = os.umask(0o077)
+    try:
+        copy = mountable(project, source)
+    finally:
+        os.umask(before)
+    assert copy.name == f"{Digest.of_bytes(b'print()').short}-script.py"
+    assert [path.stat().st_mode & 0o777 for path in (copy.parent, copy)] == [0o755, 0o644]
+    first = copy.stat()
+    assert mountable(project, source) == copy
+    assert copy.stat() == first
+    copy.chmod(0o600)
+    copy.write_text("other")
+    assert mountable(project, source).read_text() == "print()"
+    assert copy.stat().st_mode & 0o777 == 0o644
+    source.write_text("pass")
+    assert mountable(project, source) != copy

@@ -16,6 +16,7 @@ from kit.compat.verdict import Verdict, verify
 from kit.data import releases
 from kit.errors import ExitCode, KitError
 from kit.files import write_json
+from kit.images.build import built
 from kit.images.oci import Layout
 from kit.locks import lock as locks
 from tests.unit.examples.local import ROOT, Site
@@ -97,7 +98,7 @@ def test_wrong_release_is_named(tmp_path: Path) -> None:
     assert verdict.exit_code() == ExitCode.CONTENT
     assert "engine release: expected 0.16.0, found 0.9.0" in verdict.sentence()
     assert str(tmp_path / "config.json") in verdict.sentence()
-    assert "--release 0.16.0" in (verdict.findings[0].hint or "")
+    assert verdict.findings[0].hint == "kit example list"
 
 
 @pytest.mark.parametrize("release", releases.versions())
@@ -216,6 +217,27 @@ def test_swapped_rank_files(tmp_path: Path) -> None:
     assert "expected rank 0 of 2, found rank 1 of 2" in verdict.sentence()
 
 
+def test_rehearsal_engine_without_a_configuration_is_unknown(tmp_path: Path) -> None:
+    for rank in range(2):
+        (tmp_path / f"rank{rank}.engine").write_bytes(rehearsal_head("0.16.0", rank, 2))
+    found = of_engine(tmp_path)
+    verdict = judge(release="0.16.0", engine=found)
+    assert verdict.answer == "unknown", verdict.table()
+    assert not [f for f in verdict.findings if "None" in f"{f.expected} {f.found}" and f.expected]
+    (tmp_path / "rank1.engine").write_bytes(rehearsal_head("0.16.0", 0, 2))
+    verdict = judge(release="0.16.0", engine=of_engine(tmp_path))
+    assert "expected rank 1, found rank 0 of 2" in verdict.sentence()
+
+
+def test_header_that_nothing_can_be_held_against_is_unknown(tmp_path: Path) -> None:
+    heads = [rehearsal_head("0.16.0", 0, 1)]
+    found = of_engine(engine(tmp_path, version="", heads=heads))
+    assert failing(judge(engine=found)) == [
+        ("engine-backend", "warning"),
+        ("engine-headers", "unknown"),
+    ]
+
+
 # --- images, locks, manifests ----------------------------------------------------------------
 
 
@@ -288,6 +310,7 @@ def test_run_image_lock_and_release_fit(made: Made) -> None:
     content = json.loads(json.dumps(verdict.to_dict()))
     assert content["verdict"] == "compatible"
     assert {finding["status"] for finding in content["findings"]} == {"ok"}
+    assert all(finding["name"] == finding["component"] for finding in content["findings"])
     assert {finding["rule"] for finding in content["findings"]} >= {
         "image-release", "engine-release", "engine-backend", "engine-ranks", "engine-headers",
         "engine-manifest", "manifest-release", "manifest-image", "lock-image", "lock-manifest",
@@ -311,9 +334,13 @@ def test_stale_image_is_a_finding_not_a_crash(made: Made) -> None:
     before = path.read_text()
     path.write_text(before.replace('version: ""', 'version: "2"', 1))
     try:
+        with pytest.raises(KitError, match="another lock") as caught:
+            built(made.project, "rehearsal")
         verdict = verify(made.project, stack="rehearsal")
     finally:
         path.write_text(before)
+    assert caught.value.exit_code == ExitCode.CONTENT
+    assert caught.value.hint == "kit build rehearsal"
     assert [(f.rule, f.status) for f in verdict.findings] == [("lock-image", "mismatch")]
 
 

@@ -160,6 +160,13 @@ class Site:
         project = make_project(folder)
         return cls(project, LocalEngine(folder / "tree"), make_image(project))
 
-    def run(self, example: str | Recipe = "gpt2-tiny", release: str = "0.16.0") -> Path:
+    def run(
+        self,
+        example: str | Recipe = "gpt2-tiny",
+        release: str = "0.16.0",
+        output: Path | None = None,
+        gpus: str = "none",
+    ) -> Path:
         chosen = recipe.find(example) if isinstance(example, str) else example
-        return run(self.project, self.engine, self.image, chosen, release, None, Gpus())
+        asked = Gpus.parse(gpus)
+        return run(self.project, self.engine, self.image, chosen, release, output, asked)

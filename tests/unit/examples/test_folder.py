@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.errors import KitError
+from kit.examples import folder as folders
 from kit.examples.folder import RunFolder, run_folder
 
 if TYPE_CHECKING:
@@ -77,6 +78,25 @@ def test_a_command_may_not_make_the_logs(tmp_path: Path) -> None:
         (folder.work / "logs").symlink_to(tmp_path)
         with pytest.raises(KitError, match="made logs/"):
             folder.finish()
+
+
+def test_a_folder_that_its_owner_removes_meanwhile_is_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "runs" / "example" / "0.5.0" / ".run-gone"
+    gone.mkdir(parents=True)
+    (gone.parent / ".run-file").write_text("x")
+    lock = folders._lock
+
+    def remove_first(folder: Path) -> int | None:
+        if folder == gone:
+            gone.rmdir()
+        return lock(folder)
+
+    monkeypatch.setattr(folders, "_lock", remove_first)
+    with run_folder(tmp_path / "runs", "example", "0.9.0") as folder:
+        assert folder.work.is_dir()
+    assert not gone.exists()
 
 
 def test_folders_at_work_are_left_alone_and_abandoned_ones_removed(tmp_path: Path) -> None:

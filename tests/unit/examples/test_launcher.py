@@ -67,6 +67,25 @@ def test_signals_reach_the_command(tmp_path: Path, number: signal.Signals) -> No
     assert process.returncode == 5
 
 
+def test_no_signal_is_ignored_by_the_command(tmp_path: Path) -> None:
+    numbers = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT)
+    script = (
+        "import os, signal, sys\n"
+        f"for number in {[int(number) for number in numbers]}:\n"
+        "    signal.signal(number, signal.SIG_IGN)\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
+    )
+    words = ["--report", str(tmp_path / "report.json"), "--", "grep", "SigIgn", "/proc/self/status"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(SCRIPT), *words],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ignored = int(done.stdout.split()[1], 16)
+    assert not [number.name for number in numbers if ignored >> (number - 1) & 1]
+
+
 def test_orphans_do_not_end_the_command(tmp_path: Path) -> None:
     start_time = time.monotonic()
     process = start(tmp_path / "report.json", "sh", "-c", "(sleep 0.1 &) ; sleep 0.4; exit 3")

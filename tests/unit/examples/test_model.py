@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,29 @@ def test_copies_where_links_cannot_be(
     assert all(path.stat().st_mode & 0o777 == 0o444 for path in found.folder.iterdir())
 
 
+def test_modes_do_not_depend_on_the_umask(
+    project: Project, lock: Lock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nested = tuple(
+        dataclasses.replace(item, file=f"deep/er/{item.file}") for item in lock.select(kind="model")
+    )
+    before = os.umask(0o077)
+    try:
+        found = materialise(project, dataclasses.replace(lock, inputs=nested), "gpt2-tiny")
+    finally:
+        os.umask(before)
+    folders = [found.folder, found.folder / "deep", found.folder / "deep" / "er"]
+    assert [path.stat().st_mode & 0o777 for path in folders] == [0o755] * 3
+    assert {path.stat().st_mode & 0o777 for path in folders[2].iterdir()} == {0o444}
+
+
+def test_a_closed_folder_is_made_again(project: Project, lock: Lock) -> None:
+    found = materialise(project, lock, "gpt2-tiny")
+    found.folder.chmod(0o700)
+    materialise(project, lock, "gpt2-tiny")
+    assert found.folder.stat().st_mode & 0o777 == 0o755
+
+
 def test_second_use_hashes_nothing(
     project: Project, lock: Lock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +97,7 @@ def test_altered_store_is_found(project: Project, lock: Lock) -> None:
     path = Store(project.store).path(item.sha256)
     path.chmod(0o644)
     path.write_bytes(b"x" * item.size)
-    with pytest.raises(KitError, match="is not what the lock of rehearsal says") as caught:
+    with pytest.raises(KitError, match="damaged in the store") as caught:
         materialise(project, lock, "gpt2-tiny")
     assert caught.value.exit_code == ExitCode.CONTENT
     assert not [

@@ -54,6 +54,7 @@ def test_a_name_is_no_path() -> None:
         ("  max_output_len: 24", "  max_output_len: 65", "more than the engine is built for"),
         ("- Alice was", "- -5 degrees", "begins with '-'"),
         ("- Alice was", '- ""', "is empty"),
+        ("- Alice was", "- The Queen said", "15:5: prompts: 'The Queen said' stands twice"),
         ("- Alice was", "- 5", "expected a text"),
         ('">=0.5.0,<=1.2.1"', '"latest"', "not a range of releases"),
         ('">=0.5.0,<=1.2.1"', '">2"', "holds no release"),

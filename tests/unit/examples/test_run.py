@@ -14,6 +14,7 @@ import pytest
 
 from kit.errors import ExitCode, KitError
 from kit.examples import recipe
+from kit.examples import run as runner
 from kit.examples.recipe import Run
 from kit.manifests import record
 from kit.manifests.diff import diff
@@ -21,8 +22,10 @@ from kit.manifests.verify import verify
 from tests.unit.examples.local import MODEL, RELEASES, ROOT, Site, make_image
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from kit.images.engine import RunRequest
     from kit.manifests.record import Manifest
 
 PROMPTS = recipe.find("gpt2-tiny").run.prompts
@@ -147,13 +150,71 @@ def test_image_without_a_root_is_refused(site: Site) -> None:
         site.run()
 
 
-def test_image_from_another_lock_is_refused(site: Site) -> None:
-    path = site.project.lock_path("rehearsal")
-    path.write_text(path.read_text().replace('version: ""', 'version: "2"', 1))
-    with pytest.raises(KitError, match="another lock") as caught:
+def test_a_failure_names_the_whole_command_line(site: Site, tmp_path: Path) -> None:
+    (site.engine.tree / "0.16.0" / "bin" / "trtllm-build").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(KitError) as caught:
+        site.run(output=tmp_path / "my runs", gpus="0,1")
+    assert caught.value.hint == (
+        "kit run gpt2-tiny --stack rehearsal --release 0.16.0 --gpus 0,1 "
+        f"--output '{tmp_path}/my runs'"
+    )
+
+
+def test_gpus_that_were_asked_for_are_recorded(site: Site) -> None:
+    assert record.read(site.run()).gpus == "none"
+    assert record.read(site.run(gpus="0,1")).gpus == "0,1"
+    assert {str(request.gpus) for request in site.engine.requests[-3:]} == {"0,1"}
+
+
+def test_any_user_can_read_what_is_mounted_whatever_the_umask(site: Site) -> None:
+    before = os.umask(0o077)
+    try:
+        path = site.run()
+    finally:
+        os.umask(before)
+    assert verify(site.project, path).ok
+    sources = {m.source for r in site.engine.requests for m in r.mounts if not m.writable}
+    assert len(sources) == 3  # the probe, the launcher, the model
+    for source in sources:
+        assert site.project.home in source.parents
+        for item in (source, *source.rglob("*")):
+            wanted = 0o005 if item.is_dir() else 0o004
+            assert item.stat().st_mode & 0o007 == wanted, item
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "[]", "{}", "3", "null", "[" * 4000, '{"seconds": "1", "peak_memory_bytes": 1}',
+        '{"seconds": 1.0}', '{"seconds": 1.0, "peak_memory_bytes": true}',
+        '{"seconds": NaN, "peak_memory_bytes": 1}', '{"seconds": Infinity, "peak_memory_bytes": 1}',
+        '{"seconds": -1.0, "peak_memory_bytes": 1}', '{"seconds": 1.0, "peak_memory_bytes": -1}',
+        f'{{"seconds": 1.0, "peak_memory_bytes": {"9" * 4000}}}',
+    ],
+)  # fmt: skip
+def test_a_report_of_another_shape_is_no_measurement(tmp_path: Path, content: str) -> None:
+    report = tmp_path / ".step.json"
+    report.write_text(content)
+    assert runner._measured(report) is None
+
+
+def test_a_command_that_spoils_its_report_fails(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = site.engine.run
+
+    def spoil(request: RunRequest, on_line: Callable[[str], None]) -> int:
+        code = run(request, on_line)
+        for mount in request.mounts:
+            if mount.writable:
+                (mount.source / ".step.json").write_text("[]")
+        return code
+
+    monkeypatch.setattr(site.engine, "run", spoil)
+    with pytest.raises(KitError, match="step convert left no measurements") as caught:
         site.run()
     assert caught.value.exit_code == ExitCode.CONTENT
-    assert caught.value.hint == "kit build rehearsal"
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import socket
 import subprocess
+import sys
 import tarfile
 
 import pytest
 
 from kit.errors import ExitCode, KitError
-from kit.images import cdi, confinement
+from kit.images import cdi, confinement, docker, podman
 from kit.images.confinement import Way, working
-from kit.images.engine import Gpus
+from kit.images.engine import Gpus, Mount
+from kit.images.ledger import Ledger
 from kit.images.oci import Layout
 
 
@@ -103,5 +107,63 @@ def test_no_driver_is_said_plainly(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(cdi, "smi", lambda: None)
     with pytest.raises(KitError, match="no NVIDIA driver") as caught:
-        cdi.ensure_specification()
+        cdi.check(["0"])
     assert caught.value.exit_code is ExitCode.ENVIRONMENT
+
+
+@pytest.fixture
+def two_gpus(monkeypatch, tmp_path):
+    devices = [cdi.Gpu(0, "GPU-aa", 3, "H200"), cdi.Gpu(1, "GPU-bb", 0, "H200")]
+    monkeypatch.setattr(cdi, "gpus", lambda: ("580.1", devices))
+    monkeypatch.setattr(cdi, "FOLDERS", (tmp_path,))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_gpus_that_this_host_lacks_are_named(two_gpus):
+    cdi.check(["0", "GPU-bb"])
+    with pytest.raises(KitError, match=r"no GPU '2' on this host; it has 0 \(GPU-aa\), 1"):
+        cdi.check(["2"])
+    with pytest.raises(KitError, match="slice MIG-aa: needs NVIDIA's container toolkit"):
+        cdi.check(["MIG-aa"])
+
+
+def test_podman_gets_parts_where_there_is_no_specification(two_gpus):
+    devices = podman._devices(Gpus(devices=("GPU-bb",)))
+    assert "--device=/dev/nvidia0" in devices
+    assert "--device=/dev/nvidia3" not in devices
+    (two_gpus / "nvidia.yaml").write_text("kind: nvidia.com/gpu\n")
+    assert podman._devices(Gpus(all=True)) == ["--device=nvidia.com/gpu=all"]
+    assert podman._devices(Gpus()) == []
+
+
+def test_mount_of_a_path_with_comma_and_quote(tmp_path):
+    mount = Mount(tmp_path / 'a,"b', "/kit/model")
+    fields = next(csv.reader([podman._mount(mount)]))
+    assert fields == ["type=bind", f'src={tmp_path}/a,"b', "dst=/kit/model", "ro"]
+
+
+def test_ledger_removes_what_a_killed_kit_left(tmp_path):
+    removed = []
+    ledger = Ledger(tmp_path)
+    left = "import os, sys; from pathlib import Path; from kit.images.ledger import Ledger\n"
+    left += "with Ledger(Path(sys.argv[1])).container(print) as name: print(name, flush=True);"
+    left += " os.kill(os.getpid(), 9)"
+    done = subprocess.run(
+        [sys.executable, "-c", left, tmp_path], capture_output=True, text=True, check=False
+    )
+    abandoned = done.stdout.strip()
+    with ledger.container(removed.append) as first:
+        assert removed == [abandoned]
+        with ledger.container(removed.append) as second:
+            assert first != second
+    assert removed == [abandoned]
+    assert list(tmp_path.glob("kit-*")) == []
+
+
+def test_silent_socket_is_no_daemon(tmp_path, monkeypatch):
+    monkeypatch.setattr(docker, "_PATIENCE", 0.5)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        assert docker.Docker.reach_at(f"unix://{tmp_path}/s", tmp_path) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from kit.digest import Digest
 from kit.errors import KitError
-from kit.images.delta import from_archive, from_overlay
+from kit.images import normalise as normalise_module
+from kit.images.delta import Found, from_archive, from_overlay
 from kit.images.layer import Entry, LayerWriter, text_file
 from kit.images.normalise import merge
 from kit.images.normalise import settings as image_settings
@@ -202,6 +204,61 @@ def test_overlay_folders_give_the_same_layer_as_an_archive(tmp_path):
     ]
     archive, _ = _normalise(tmp_path / "archive", layers)
     assert overlay == archive
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="overlay attributes are root's")
+@pytest.mark.parametrize("mark", ["trusted.overlay.metacopy", "trusted.overlay.redirect"])
+def test_overlay_that_keeps_content_elsewhere_is_left_to_the_archive(scratch_overlay, mark):
+    folder, inspected, digest = scratch_overlay
+    assert from_overlay(inspected, (digest,)) is not None
+    try:
+        os.setxattr(folder / "file", mark, b"x")
+    except OSError:
+        pytest.skip("this file system keeps no trusted attributes")
+    assert from_overlay(inspected, (digest,)) is None
+
+
+@pytest.fixture
+def scratch_overlay(tmp_path):
+    folder = tmp_path / "upper"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"x")
+    digest = Digest.of_bytes(b"base")
+    data = {"UpperDir": str(folder), "LowerDir": "/lower"}
+    inspected = {
+        "RootFS": {"Layers": [str(digest), str(Digest.of_bytes(b"new"))]},
+        "GraphDriver": {"Name": "overlay", "Data": data},
+    }
+    return folder, inspected, digest
+
+
+def test_layers_that_an_engine_compressed(tmp_path):
+    content, digest, entries = _base()
+    layer = _tar([("opt/a", "file", os.urandom(3 << 20))])
+    (tmp_path / "s1").mkdir()
+    (tmp_path / "s2").mkdir()
+    plain = from_archive(_saved([content, layer]), tmp_path / "s1", (digest,))
+    packed = from_archive(_saved([content, gzip.compress(layer)]), tmp_path / "s2", (digest,))
+    one, _ = _merged(tmp_path / "1", plain, entries)
+    other, _ = _merged(tmp_path / "2", packed, entries)
+    assert one == other
+
+
+def test_merging_many_files_takes_linear_time(tmp_path):
+    """Work is counted, not timed: paths looked at while layers are laid over each other."""
+    looked = []
+
+    class Counting(dict):
+        def __iter__(self):
+            looked.append(len(self))
+            return super().__iter__()
+
+    upper = Counting()
+    layer = [Found(Entry(f"opt/{n}", "file", 0o644)) for n in range(2000)]
+    normalise_module._apply(layer, upper, {})
+    normalise_module._apply(layer, upper, {})
+    assert len(upper) == 2000
+    assert sum(looked) <= 3 * 2000
 
 
 def test_storage_that_cannot_be_read_is_left_to_the_archive(tmp_path):

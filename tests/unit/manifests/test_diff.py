@@ -38,6 +38,7 @@ def test_equal_manifests_do_not_differ() -> None:
         (("image", "manifest_digest"), f"sha256:{OTHER}", "image"),
         (("versions", "distributions", "numpy"), "2.0", "versions"),
         (("versions", "openmpi"), "5.0", "versions"),
+        (("gpus",), "0,1", "gpus"),
         (("model", "files", 0, "sha256"), OTHER, "model"),
         (("commands", 0, "argv"), ["y"], "commands"),
         (("commands", 0, "env"), {}, "commands"),
@@ -51,7 +52,8 @@ def test_what_counts(path: tuple[Any, ...], value: Any, part: str) -> None:
     assert not result.ok
     assert [item.part for item in result.differences] == [part]
     assert result.differences[0].first is not None
-    assert json.loads(json.dumps(result.to_dict()))["differences"]
+    (row,) = json.loads(json.dumps(result.to_dict()))["differences"]
+    assert row["name"] == f"{row['part']} {row['key']}".rstrip()
     assert "→" in result.text()
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.errors import ExitCode, KitError
+from kit.images.engine import Gpus
 from kit.manifests import record
 from kit.manifests.diff import show
 
@@ -63,6 +64,7 @@ def small() -> dict[str, Any]:
             "gpus": [{"name": "H200", "compute_capability": "9.0", "memory_bytes": None}],
             "driver": "550",
         },
+        "gpus": "none",
         "model": {"name": "m", "files": [{**file, "path": "config.json"}]},
         "commands": [
             {
@@ -176,6 +178,30 @@ def test_what_steers_a_command_has(name: str) -> None:
     document = small()
     document["commands"][0]["env"] = {name: "x"}
     assert agreed(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("none", True),
+        ("all", True),
+        ("0", True),
+        ("0,1", True),
+        ("GPU-12345678-9abc,3", True),
+        ("MIG-12345678-9abc", True),
+        ("0,", False),
+        ("0 1", False),
+        ("some", False),
+        ("all,0", False),
+    ],
+)
+def test_gpus_are_what_can_be_asked_for(text: str, good: bool) -> None:
+    document = small()
+    document["gpus"] = text
+    assert agreed(document) == good
+    if good:
+        assert f"gpus     {text}\n" in show(record.parse(document, "x"))
+        assert str(Gpus.parse(text)) == text
 
 
 def test_a_path_stands_once() -> None:

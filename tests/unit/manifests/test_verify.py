@@ -46,6 +46,8 @@ def test_missing_altered_and_extra_files_are_named(recorded: Recorded) -> None:
         ("extra", "engine/rank1.engine"),
         ("altered", "logs/build.log"),
     ]
+    rows = verify(recorded.project, recorded.path).to_dict()["problems"]
+    assert [row["name"] for row in rows] == [row["what"] for row in rows]
     text = verify(recorded.project, recorded.path).text()
     assert "NOT verified" in text
     assert "expected sha256" in text

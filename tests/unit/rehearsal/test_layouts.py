@@ -17,6 +17,8 @@ from kit_rehearsal.huggingface import read_model
 from kit_rehearsal.install import install
 from kit_rehearsal.split import rank_weights, split_vocabulary
 
+from tests.conftest import peer
+
 LAYER_FILES_WHOLE = [
     "input_layernorm.weight",
     "input_layernorm.bias",
@@ -303,7 +305,7 @@ def test_safetensors_agrees_with_the_library() -> None:
 
 
 def test_bfloat16_rounds_to_even_as_torch_does() -> None:
-    torch = pytest.importorskip("torch")
+    torch = peer("torch")
     values = np.random.default_rng(2).standard_normal(1000).astype(np.float32)
     values = np.concatenate(
         [values, np.array([1.00390625, 1.01171875, 0, -0.0, np.inf, 1e-40], np.float32)]

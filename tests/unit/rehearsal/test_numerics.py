@@ -12,8 +12,10 @@ from kit_rehearsal.huggingface import read_model
 from kit_rehearsal.split import rank_weights
 from kit_rehearsal.tensors import decode, encode
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+from tests.conftest import peer
+
+torch = peer("torch")
+transformers = peer("transformers")
 
 PROMPT = list(range(5, 45, 3))
 
