@@ -243,7 +243,7 @@ class _Build:
                 self.layout,
                 base.base_index(self.layout, below),
                 self.intent.epoch,
-                dockerfile.mount_points((self.folder / "Dockerfile").read_text()),
+                dockerfile.mount_points((self.folder / "Dockerfile").read_text(encoding="utf-8")),
             )
         history = [line["created_by"] for line in below.config["history"]]
         return self.layout.write_image(
