@@ -180,8 +180,7 @@ class Docker:
                     on_line(line)
                 return int(container.wait()["StatusCode"])
             finally:
-                with contextlib.suppress(Exception):
-                    container.remove(force=True)
+                self._remove_container(name)
 
     def remove(self, reference: str) -> None:
         """Untag or delete an image."""
@@ -213,9 +212,11 @@ class Docker:
         )
 
     def _remove_container(self, name: str) -> None:
-        from docker.errors import APIError
+        """Remove a container if it is there; what a dead daemon keeps, the ledger remembers."""
+        import requests
+        from docker.errors import DockerException
 
-        with contextlib.suppress(APIError):
+        with contextlib.suppress(DockerException, requests.exceptions.RequestException):
             self._client.api.remove_container(name, force=True)
 
     def _present(self, image: Image) -> frozenset[Any]:

@@ -124,6 +124,10 @@ class Gpu:
     compute_capability: str
     memory_bytes: int | None
 
+    def __post_init__(self) -> None:
+        if self.memory_bytes is not None and self.memory_bytes < 0:
+            raise ValueError(f"memory_bytes: expected 0 or more, found {self.memory_bytes}")
+
 
 @dataclass(frozen=True, slots=True)
 class Host:

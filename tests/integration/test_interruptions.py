@@ -58,7 +58,7 @@ def _containers(env):
 def test_build_stopped_in_a_step_then_the_same_command_again(selected, new_home, how):
     name = selected["KIT_ENGINE"]
     env = selected | {"KIT_HOME": str(new_home(f"stopped-{name}-{how.name}"))}
-    process = _start("build", "rehearsal", env=env)
+    process = _start("build", "rehearsal", "--rebuild", env=env)  # whatever Docker has cached
     _wait_for(process, "wheels.sh")
     time.sleep(1)
     process.send_signal(how)
@@ -215,7 +215,7 @@ def test_docker_daemon_that_stops_during_build(scratch, selected, new_home):
 @pytest.mark.only("podman")
 def test_podman_that_stops_during_build(selected, new_home):
     env = selected | {"KIT_HOME": str(new_home("stopping-podman"))}
-    process = _start("build", "rehearsal", env=env)
+    process = _start("build", "rehearsal", "--rebuild", env=env)
     _wait_for(process, "wheels.sh")
     kill_everything_with("--build-arg\0SOURCE_DATE_EPOCH")
     _, errors = process.communicate(timeout=120)

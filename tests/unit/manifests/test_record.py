@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kit.errors import ExitCode, KitError
 from kit.images.engine import Gpus
@@ -151,15 +149,17 @@ VALUES = [None, True, -1, 1.5, "", "x", "../x", "/x", "a//b", "./a", "sha256:zz"
           [], [None], [-1], ["x"], {}, {"a": 1}, "2026-01-02 03:04:05"]  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
-@given(path=st.sampled_from(list(places(small()))), value=st.sampled_from(VALUES))
-def test_code_and_schema_agree_on_any_replaced_value(path: tuple[Any, ...], value: Any) -> None:
-    document = copy.deepcopy(small())
-    if path:
-        at(document, path[:-1])[path[-1]] = value
-    else:
-        document = value
-    agreed(document)
+@pytest.mark.parametrize("path", list(places(small())), ids=str)
+def test_code_and_schema_agree_on_any_replaced_value(path: tuple[Any, ...]) -> None:
+    verdicts = []
+    for value in VALUES:
+        document = copy.deepcopy(small())
+        if path:
+            at(document, path[:-1])[path[-1]] = value
+        else:
+            document = value
+        verdicts.append(agreed(document))
+    assert False in verdicts
 
 
 @pytest.mark.parametrize(
