@@ -21,6 +21,7 @@ _DEFAULTS = {
     "mmdebstrap": re.compile(r"""["'](https?://[^"'\s]+/debian)/?["']"""),
 }
 _TARGET = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(CREATED_BY)|$(ORIGIN)"
+_RELEASE_FILE = re.compile(r"'(?P<mirror>\S+?)/dists/(?P<release>[^'/]+)/InRelease'")
 _SCHEMES = ("http", "https", "file")
 
 
@@ -72,14 +73,11 @@ def _of_apt(suite: str | None) -> str | None:
     """The Debian mirror in the host's apt sources, deb822 or classic; it carries every suite."""
     if shutil.which("apt-get") is None:
         return None
-    listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", _TARGET],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
-    )
-    rows = [row.split("|") for row in listed.stdout.splitlines()]
+    rows = [row.split("|") for row in _asked("indextargets", "--format", _TARGET)]
+    if not rows:  # apt 3 lists nothing before the first `apt-get update`, only what that would get
+        wanted = _asked("update", "--print-uris", "-o", "Debug::NoLocking=1")
+        targets = filter(None, map(_RELEASE_FILE.match, wanted))
+        rows = [[*uri.group("mirror", "release"), "main", "Packages", "$"] for uri in targets]
     trusted_releases = {suite, _host_codename()}
     found: list[tuple[bool, str]] = []
     for repository, release, component, created_by, origin in (
@@ -99,6 +97,18 @@ def _of_apt(suite: str | None) -> str | None:
         if is_debian:
             found.append((not is_named_debian, repository))
     return min(found)[1] if found else None
+
+
+def _asked(*arguments: str) -> list[str]:
+    """What `apt-get` answers, line by line; nothing if it does not know the question."""
+    answer = subprocess.run(
+        ["apt-get", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
+    return answer.stdout.splitlines()
 
 
 def _host_codename() -> str | None:

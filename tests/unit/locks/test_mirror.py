@@ -58,6 +58,20 @@ def test_before_the_first_update(host):
     assert mirror.debian_mirror("bookworm") == "http://m/pool-of-debian"
 
 
+def test_before_the_first_update_with_apt_3(host):
+    """It lists no targets without downloaded lists, but says what an update would download."""
+    host.program(
+        "apt-get",
+        "#!/bin/sh\n"
+        '[ "$1" = update ] || exit 0\n'
+        "echo \"'http://m/debian-security/dists/trixie-security/InRelease' a 0 \"\n"
+        "echo \"'http://m/third/dists/stable/InRelease' a 0 \"\n"
+        "echo \"'http://m/debian/dists/trixie/InRelease' a 0 \"\n"
+        "echo \"'http://m/debian/dists/trixie/main/binary-amd64/Packages.xz' b 0 \"\n",
+    )
+    assert mirror.debian_mirror("bookworm") == "http://m/debian"
+
+
 def test_ubuntu_is_not_debian(host, monkeypatch):
     monkeypatch.setattr(mirror, "_host_codename", lambda: None)
     host.apt("http://m/ubuntu/|noble|main|Packages|Ubuntu")
