@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from kit.images.engine import RunRequest
 
+FORMAT = 2
+"""Raised when other things are tried."""
 PROBE = "localhost/trtllm-kit/probe:1"
 CONTAINER_ID = 1000
 """User and group inside the container when the kit itself runs as root."""
@@ -71,7 +73,7 @@ def working(
         attempt: runs the probe image in a way; returns None or what went wrong.
     """
     limits = [resource.getrlimit(kind) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)]
-    key = str(Digest.of_document([engine, platform.release(), limits, os.geteuid()]))
+    key = str(Digest.of_document([FORMAT, engine, platform.release(), limits, os.geteuid()]))
     try:
         known = json.loads(memory.read_bytes())
         if known["key"] == key:

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,10 +171,18 @@ class Podman:
         return self._way
 
     def _attempt(self, image: Image, way: Way) -> str | None:
+        """Run and build: they set limits of their own (seen: 5.4.2 runs without any, builds not)."""
         reference = self.load(image, image.named())
-        argv = ["podman", *(["--runtime", way.runtime] if way.runtime else []), "run", "--rm"]
-        argv += ["--pull=never", "--network=none", *[f"--ulimit={limit}" for limit in way.limits]]
-        done = process.capture([*argv, reference])
+        podman = ["podman", *(["--runtime", way.runtime] if way.runtime else [])]
+        options = ["--network=none", *[f"--ulimit={limit}" for limit in way.limits]]
+        done = process.capture([*podman, "run", "--rm", "--pull=never", *options, reference])
+        if done.returncode == 0:
+            with tempfile.TemporaryDirectory() as context:
+                (Path(context) / "Dockerfile").write_text(f'FROM {reference}\nRUN ["/true"]\n')
+                argv = [*podman, "build", "--quiet", "--pull=never", "--layers=false", *options]
+                done = process.capture([*argv, context])
+            if done.returncode == 0:
+                self.remove(done.stdout.strip())
         return None if done.returncode == 0 else (done.stderr.strip() or f"exit {done.returncode}")
 
     def _must(self, *arguments: str, folder: Path | None = None) -> str:
