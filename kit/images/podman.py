@@ -171,7 +171,7 @@ class Podman:
         return self._way
 
     def _attempt(self, image: Image, way: Way) -> str | None:
-        """Run and build: they set limits of their own (seen: 5.4.2 runs without any, builds not)."""
+        """Run and build, for they differ: 5.4.2 needs limits for a build and none for a run."""
         reference = self.load(image, image.named())
         podman = ["podman", *(["--runtime", way.runtime] if way.runtime else [])]
         options = ["--network=none", *[f"--ulimit={limit}" for limit in way.limits]]
