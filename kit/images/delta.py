@@ -98,8 +98,7 @@ def from_archive(
             digests[name] = _copy(content, files[name])
     for name, body in documents.items():  # small layers of an OCI-shaped archive
         files[name] = scratch / str(next(numbers))
-        files[name].write_bytes(body)
-        digests[name] = Digest.of_bytes(body)
+        digests[name] = _copy(io.BytesIO(body), files[name])
     manifest = json.loads(documents["manifest.json"])[0]
     names = [links.get(clean(name), clean(name)) for name in manifest["Layers"]]
     _check_base(tuple(digests[name] for name in names), base)

@@ -232,13 +232,17 @@ def scratch_overlay(tmp_path):
     return folder, inspected, digest
 
 
-def test_layers_that_an_engine_compressed(tmp_path):
+@pytest.mark.parametrize("size", [100, 3 << 20])
+@pytest.mark.parametrize("style", ["podman", "oci"])
+def test_layers_that_an_engine_compressed(tmp_path, size, style):
     content, digest, entries = _base()
-    layer = _tar([("opt/a", "file", os.urandom(3 << 20))])
+    layer = _tar([("opt/a", "file", os.urandom(size))])
     (tmp_path / "s1").mkdir()
     (tmp_path / "s2").mkdir()
-    plain = from_archive(_saved([content, layer]), tmp_path / "s1", (digest,))
-    packed = from_archive(_saved([content, gzip.compress(layer)]), tmp_path / "s2", (digest,))
+    plain = from_archive(_saved([content, layer], style), tmp_path / "s1", (digest,))
+    packed = from_archive(
+        _saved([content, gzip.compress(layer)], style), tmp_path / "s2", (digest,)
+    )
     one, _ = _merged(tmp_path / "1", plain, entries)
     other, _ = _merged(tmp_path / "2", packed, entries)
     assert one == other
