@@ -63,6 +63,10 @@ lint: .venv/.ready ## ruff and mypy
 bench: setup ## times, as ratios against a peer in the same run
 	.venv/bin/python -m tests.bench
 
+.PHONY: tables
+tables: .venv/.ready ## refresh kit/data from the Python index, e.g. ARGS="--check --triton-table FILE"
+	@.venv/bin/python -m kit.data.refresh $(ARGS)
+
 .PHONY: relock
 relock: .venv/.ready ## resolve the environment of .venv again (needs uv)
 	uv pip compile pyproject.toml --group dev --group oracle --universal --python-version 3.10 \

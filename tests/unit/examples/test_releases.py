@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
-
 import pytest
 from packaging.version import Version
 
@@ -16,16 +12,8 @@ def test_table_is_in_order_and_agrees_with_the_table_of_options() -> None:
     names = releases.versions()
     assert names == sorted(names, key=Version)
     assert names == data.cli_table()["releases"]
-    dates = [release.released for release in releases.all_releases()]
+    dates = [releases.value(name, "released") for name in names]
     assert dates == sorted(dates)
-
-
-def test_every_commit_is_whole_or_its_absence_explained() -> None:
-    table = json.loads(Path(releases.__file__).with_name("releases.json").read_bytes())
-    for row in table["releases"]:
-        assert row["commit"] or row["holes"]["commit"]
-    for release in releases.all_releases():
-        assert release.commit is None or re.fullmatch("[0-9a-f]{40}", release.commit)
 
 
 def test_names_are_read_with_and_without_v() -> None:
