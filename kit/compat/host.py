@@ -1,49 +1,32 @@
-"""What this host is: system, processor, memory, GPUs. No host name, no user name."""
+"""What a manifest records of its host: system, processor, memory, GPUs; no host or user name."""
 
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
-from pathlib import Path
 from typing import Any
 
-_GPU_FIELDS = ("name", "compute_cap", "memory.total", "driver_version")
+from kit.host import gpus, programs, system
+
+_FIELDS = ("name", "compute_cap", "memory.total", "driver_version")
+_SECONDS = 30
+"""A driver without persistence mode starts every GPU anew for each question."""
 
 
 def host_facts() -> dict[str, Any]:
     """The host as a manifest records it; `gpus` is empty and `driver` null without NVIDIA GPUs."""
-    gpus, driver = _gpus()
+    devices, driver = _gpus()
+    machine = system.system()
+    processor = system.processor()
     return {
-        "os": _operating_system(),
-        "kernel": platform.release(),
-        "architecture": platform.machine(),
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count() or 1,
+        "os": machine.name,
+        "kernel": machine.kernel,
+        "architecture": machine.architecture,
+        "cpu": processor.model,
+        "cores": processor.cores,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": gpus,
+        "gpus": devices,
         "driver": driver,
     }
-
-
-def _operating_system() -> str:
-    try:
-        release = platform.freedesktop_os_release()
-    except OSError:
-        return platform.system()
-    return release.get("PRETTY_NAME", release["NAME"])
-
-
-def _cpu_model() -> str | None:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return None
 
 
 def _gpus() -> tuple[list[dict[str, Any]], str | None]:
@@ -52,23 +35,15 @@ def _gpus() -> tuple[list[dict[str, Any]], str | None]:
     program = cdi.smi()
     if program is None:
         return [], None
-    command = [program, f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return [], None
-    rows = [
-        [cell.strip() for cell in line.split(",")]
-        for line in (done.stdout.splitlines() if done.returncode == 0 else [])
-    ]
-    complete = [row for row in rows if len(row) == len(_GPU_FIELDS)]
-    gpus = [
+    said = programs.ask(gpus.query_command(program, _FIELDS), _SECONDS)
+    rows = gpus.parse_query(said.out, _FIELDS) if said.problem is None else []
+    devices = [
         {
-            "name": name,
-            "compute_capability": capability,
+            "name": row["name"],
+            "compute_capability": row["compute_cap"],
             # Of a MIG device nvidia-smi says `[N/A]`.
-            "memory_bytes": int(memory) << 20 if memory.isdecimal() else None,
+            "memory_bytes": gpus.mebibytes(row["memory.total"]),
         }
-        for name, capability, memory, _driver in complete
+        for row in rows
     ]
-    return gpus, complete[0][3] if complete else None
+    return devices, rows[0]["driver_version"] if rows else None
