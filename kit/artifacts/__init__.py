@@ -1,0 +1,1 @@
+"""Readers of what a delivery is made of: engines, checkpoints, images, wheels; nothing runs."""
