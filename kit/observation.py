@@ -1,4 +1,4 @@
-"""What was seen of a component: the plain data that readers of artifacts, hosts and images return."""
+"""What was seen of a component: plain data that readers of artifacts, hosts and images return."""
 
 from __future__ import annotations
 

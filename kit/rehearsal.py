@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit import cli, images, project
+from kit.compat.gather import Request
 from kit.compat.verdict import verify
 from kit.console import Stopwatch, note, result, size, table
 from kit.errors import ExitCode, KitError, content_error
@@ -118,9 +119,8 @@ class Rehearsal:
 
     def _fits(self, release: str, manifest: Path | None) -> str:
         engine = manifest.parent / "engine" if manifest else None
-        verdict = verify(
-            self.place, release=release, stack=STACK, engine_dir=engine, manifest=manifest
-        )
+        request = Request(release=release, stack=STACK, engine=engine, manifest=manifest)
+        verdict = verify(self.place, request)
         if verdict.exit_code(strict=True) != ExitCode.OK:
             raise content_error(verdict.sentence())
         return verdict.sentence()

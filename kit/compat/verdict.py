@@ -6,19 +6,25 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from kit import console
-from kit.compat import facts
-from kit.compat.rules import RULES
-from kit.data import releases
-from kit.errors import ExitCode, usage_error
+from kit.compat.gather import Request, gather
+from kit.compat.observed import observations
+from kit.compat.rules import concerned
+from kit.errors import ExitCode
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from kit.compat.rules import Finding
+    from kit.compat.facts import Facts
+    from kit.compat.rule import Finding, Status
+    from kit.observation import Observation
     from kit.project import Project
 
 SCHEMA = "kit.verify-compat/1"
 Answer = Literal["compatible", "incompatible", "unknown"]
+
+_DECISIVE: dict[Answer, Status] = {
+    "incompatible": "mismatch",
+    "unknown": "unknown",
+    "compatible": "warning",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,7 @@ class Verdict:
     """What the rules found; a mismatch outweighs what is unknown, that outweighs what agrees."""
 
     findings: tuple[Finding, ...]
+    observations: tuple[Observation, ...] = ()
 
     @property
     def answer(self) -> Answer:
@@ -41,16 +48,17 @@ class Verdict:
         return ExitCode.OK if self.answer in passing else ExitCode.CONTENT
 
     def sentence(self) -> str:
-        """For people, the member that decides by name."""
-        decisive = {"incompatible": "mismatch", "unknown": "unknown", "compatible": "warning"}
-        chosen = [item for item in self.findings if item.status == decisive[self.answer]]
+        """For people: the member that decides by name, and what to change it to."""
+        chosen = [item for item in self.findings if item.status == _DECISIVE[self.answer]]
         agreed = sum(item.status == "ok" for item in self.findings)
         if not chosen:
-            return f"{self.answer}: {agreed} {'check agrees' if agreed == 1 else 'checks agree'}"
+            count = f"{agreed} {'check agrees' if agreed == 1 else 'checks agree'}"
+            return f"{self.answer}: {count if self.findings else 'there is nothing to compare'}"
         first = chosen[0]
-        text = f"{self.answer}: {first.component}: "
-        text += f"expected {first.expected}, found {first.found} ({first.where})"
-        return text + (f", and {len(chosen) - 1} more" if len(chosen) > 1 else "")
+        usual = f"{first.component}: expected {first.expected or 'something else'}, "
+        usual += f"found {first.found or 'nothing that says it'} ({first.where})"
+        text = f"{self.answer}: {first.message or usual}"
+        return text + (f" (and {len(chosen) - 1} more)" if len(chosen) > 1 else "")
 
     def table(self) -> str:
         """Every finding in a row."""
@@ -68,6 +76,20 @@ class Verdict:
             ["STATUS", "COMPONENT", "EXPECTED", "FOUND", "WHERE"],
         )
 
+    def seen(self) -> str:
+        """Every observation in a row: what is known where there is nothing to compare."""
+        rows = [[item.component, item.version or "-", item.where] for item in self.observations]
+        return console.table(rows, ["COMPONENT", "VERSION", "WHERE"])
+
+    def notes(self) -> list[str]:
+        """One line for every finding that is not plain agreement, beside the one of `sentence`."""
+        said = self.sentence()
+        return [
+            f"{finding.status}: {finding.message}"
+            for finding in self.findings
+            if finding.status != "ok" and finding.message and finding.message not in said
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """The content of the JSON envelope, beside `schema` and `ok`."""
         return {
@@ -76,36 +98,22 @@ class Verdict:
             "findings": [
                 {"name": finding.component, **asdict(finding)} for finding in self.findings
             ],
+            "observations": [
+                {"name": item.component, **asdict(item)} for item in self.observations
+            ],
         }
 
 
-def verify(
-    project: Project,
-    *,
-    release: str | None = None,
-    stack: str | None = None,
-    engine_dir: Path | None = None,
-    manifest: Path | None = None,
-    lock: Path | None = None,
-) -> Verdict:
+def verify(project: Project, request: Request) -> Verdict:
     """Whether what is named fits together.
 
     Raises:
         KitError: nothing is named, a named thing is not there (exit 2) or cannot be read (exit 4).
     """
-    if all(item is None for item in (release, stack, engine_dir, manifest, lock)):
-        raise usage_error(
-            "nothing to compare: name a release, a stack, an engine, a manifest or a lock",
-            hint="kit verify-compat --stack rehearsal",
-        )
-    manifest_path, read = ("", None) if manifest is None else facts.of_manifest(manifest)
-    lock_path = lock or (project.lock_path(stack) if stack else None)
-    known = facts.Facts(
-        release=None if release is None else releases.known(release),
-        image=None if stack is None else facts.of_image(project, stack),
-        engine=None if engine_dir is None else facts.of_engine(engine_dir),
-        manifest=read,
-        manifest_path=manifest_path,
-        lock=None if lock_path is None else facts.of_lock(lock_path),
-    )
-    return Verdict(tuple(finding for rule in RULES for finding in rule.check(known)))
+    return judge(gather(project, request))
+
+
+def judge(facts: Facts) -> Verdict:
+    """Whether what was gathered fits together."""
+    findings = tuple(finding for rule in concerned(facts) for finding in rule.check(facts))
+    return Verdict(findings, observations(facts))

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kit.artifacts import engine as engine_reader
 from kit.cli import parser
 from kit.compat import facts
-from kit.compat.rules import RULES
+from kit.compat.gather import Request, of_gpu, of_stack
+from kit.compat.rules import concerned
 from kit.compat.verdict import verify
 from kit.errors import KitError
 from kit.examples import dialect, recipe
@@ -20,7 +22,14 @@ from kit.examples.run import image_plan
 from kit.locks import lock as locks
 from kit.manifests import record
 from kit.store import Store
-from tests.unit.compat.test_verdict import PLAN_HEAD, engine, image, rehearsal_head
+from tests.unit.compat.test_verdict import (
+    PLAN_HEAD,
+    engine,
+    image,
+    lock_file,
+    plan_head,
+    rehearsal_head,
+)
 from tests.unit.examples.local import Site, make_image
 from tests.unit.manifests.test_record import small
 
@@ -49,7 +58,7 @@ def engines(folder: Path) -> list[Path]:
         bare,
         engine(folder / "old", version=None),
         engine(folder / "rank lacks", **tp2, heads=[PLAN_HEAD]),
-        engine(folder / "mixed", **tp2, heads=[PLAN_HEAD, PLAN_HEAD[:24] + bytes(4)]),
+        engine(folder / "mixed", **tp2, heads=[PLAN_HEAD, plan_head("10.6.0.1")]),
         engine(folder / "cut", **tp2, heads=[PLAN_HEAD[:20], b""]),
         engine(folder / "swapped", **tp2, heads=[rehearsal_head("0.8.0", r, 2) for r in (1, 0)]),
     ]
@@ -58,26 +67,34 @@ def engines(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("gpus", ["none", "0,1"])
 @pytest.mark.parametrize("with_manifest", [True, False])
 @pytest.mark.parametrize("with_image", [True, False])
-def test_of_every_finding(tmp_path: Path, gpus: str, with_manifest: bool, with_image: bool) -> None:
+@pytest.mark.parametrize("triton", [None, "24.11", "23.11", "24.12-py3"])
+def test_of_every_finding(
+    tmp_path: Path, gpus: str, with_manifest: bool, with_image: bool, triton: str | None
+) -> None:
     seen = set()
     for folder in engines(tmp_path):
         known = facts.Facts(
             release="0.16.0",
-            image=image(releases=("0.17.0",), manifest_digest=OTHER) if with_image else None,
-            engine=facts.of_engine(folder),
+            triton=facts.container(triton) if triton else None,
+            stack=image(releases=("0.17.0",), manifest_digest=OTHER, tensorrt="10.6.0.26")
+            if with_image
+            else None,
+            engine=engine_reader.look(folder),
             manifest=record.parse({**small(), "gpus": gpus}, "x") if with_manifest else None,
             manifest_path=str(tmp_path / "my runs" / "manifest.json"),
-            lock=facts.LockFacts("x.lock.yaml", "trtllm-0.16.0", OTHER),
+            lock=lock_file(),
+            gpu=of_gpu("T4"),
         )
-        for rule in RULES:
+        for rule in concerned(known):
             for finding in rule.check(known):
                 if finding.status != "ok":
                     must_parse(finding.hint)
                     seen.add(rule.name)
-    # Every rule that has both of its sides found something.
-    wanted = {rule.name for rule in RULES if "image" not in rule.name or with_image}
-    wanted -= set() if with_manifest else {rule.name for rule in RULES if "manifest" in rule.name}
-    assert seen == wanted
+    wanted = {"engine-release", "engine-files", "tensorrt-ranks", "gpu-release"}
+    wanted |= {"image-release", "tensorrt-plan", "lock-image"} if with_image else set()
+    wanted |= {"engine-manifest", "lock-manifest"} if with_manifest else set()
+    wanted |= {"triton-release"} if triton else set()
+    assert seen >= wanted
 
 
 def _release(**changes: Any) -> Callable[[Site], object]:
@@ -125,8 +142,10 @@ def _image(site: Site, **labels: str) -> object:
         lambda site: _image(site, releases=""),
         lambda site: _image(site, root="elsewhere"),
         lambda site: record.locate(Path("nowhere")),
-        lambda site: verify(site.project),
-        lambda site: facts.of_image(site.project, "rehearsal"),
+        lambda site: verify(site.project, Request()),
+        lambda site: of_stack(site.project, "rehearsal"),
+        lambda site: facts.container("latest"),
+        lambda site: of_gpu("H1000"),
     ],
 )
 def test_of_every_error(site: Site, fail: Callable[[Site], object]) -> None:
