@@ -143,19 +143,72 @@ def parser() -> argparse.ArgumentParser:
     manifest.add_argument("action", choices=["show", "verify", "diff"])
     manifest.add_argument("paths", nargs="+", metavar="MANIFEST")
 
+    _compat(commands)
+    _questions(commands)
+    return top
+
+
+def _compat(commands: argparse._SubParsersAction[_Parser]) -> None:
     compat = _command(
         commands,
         "verify-compat",
-        "do stack, release, engine and manifest fit together",
-        "kit verify-compat --stack rehearsal --release 0.9.0",
+        "do they fit together: release, container, image, engine, host … any combination",
+        "kit verify-compat --release 0.16.0 --triton 24.12",
     )
-    compat.add_argument("--release", metavar="R")
-    compat.add_argument("--stack", metavar="S")
-    compat.add_argument("--engine", metavar="DIR")
-    compat.add_argument("--manifest", metavar="FILE")
+    compat.add_argument("--release", metavar="R", help="a TensorRT-LLM release")
+    compat.add_argument("--triton", metavar="TAG", help="24.12, a tag, or a full image name")
+    compat.add_argument("--stack", metavar="S", help="the built image of a stack, and its lock")
+    compat.add_argument("--image", metavar="REF", help="of the engine, an OCI layout, an archive")
+    compat.add_argument("--engine", metavar="DIR", help="an engine directory, any era")
+    compat.add_argument("--checkpoint", metavar="DIR")
+    compat.add_argument("--model-repository", metavar="DIR", help="of Triton")
+    compat.add_argument("--source", metavar="DIR", help="a checkout of TensorRT-LLM")
+    compat.add_argument("--wheel", metavar="FILE")
+    compat.add_argument("--manifest", metavar="FILE", help="the record of a run")
     compat.add_argument("--lock", metavar="FILE")
+    where = compat.add_mutually_exclusive_group()
+    where.add_argument("--host", action="store_true", help="this host")
+    where.add_argument("--host-facts", metavar="FILE", help="of `kit doctor --export`")
+    compat.add_argument("--gpu", metavar="NAME|CC", help="H100, 9.0, sm_90")
     compat.add_argument("--strict", action="store_true", help="unknown counts as incompatible")
-    return top
+    compat.add_argument(
+        "--explain",
+        metavar="RULE",
+        nargs="?",
+        const="",
+        help="what a rule holds and where that comes from; without a name, all rules",
+    )
+
+
+def _questions(commands: argparse._SubParsersAction[_Parser]) -> None:
+    doctor = _command(commands, "doctor", "is this host able", "kit doctor --export host.json")
+    doctor.add_argument("--export", metavar="FILE", help="write the facts, for --host-facts")
+    doctor.add_argument("--gpu", action="store_true", help="a host without a GPU is not able")
+
+    inspect = _command(
+        commands, "inspect", "which versions are inside", "kit inspect runs/gpt2-tiny/engine"
+    )
+    inspect.add_argument("path", metavar="PATH|IMAGE")
+
+    diagnose = _command(
+        commands, "diagnose", "the first cause of a failure", "kit diagnose --release 0.16.0 x.log"
+    )
+    diagnose.add_argument("log", nargs="?", metavar="LOG", help="standard input without it")
+    diagnose.add_argument("--release", metavar="R", help="the fix for this release")
+    diagnose.add_argument("--all", action="store_true", help="consequences too")
+
+    check = _command(
+        commands,
+        "check-command",
+        "would a release accept a command line",
+        "kit check-command --release 0.12.0 -- trtllm-build --max_output_len 10",
+    )
+    check.add_argument("--release", metavar="R", help="a TensorRT-LLM release")
+    check.add_argument("--any", action="store_true", help="which releases accept it")
+    check.add_argument("--script", metavar="PATH", help="the script that a bare file name means")
+    check.add_argument(
+        "command", nargs="*", metavar="COMMAND", help="one quoted string, or words after --"
+    )
 
 
 def _command(

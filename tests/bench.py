@@ -1,6 +1,6 @@
 """`make bench`: the kit's own cost, as ratios against a peer in the same run.
 
-Peers: a bare `python3 -c pass`, `curl` with `sha256sum`, and the engine's own command line. Each
+Peers: a bare `python3 -c pass`, `grep`, `curl` with `sha256sum`, and the engine's own command line. Each
 figure is the median of its repetitions; nothing here is asserted.
 """
 
@@ -56,6 +56,45 @@ def start_up():
     ours = _seconds(partial(_command, str(kit), "--version"), 25)
     bare = _seconds(partial(_command, sys.executable, "-c", "pass"), 25)
     return ["kit --version", "python3 -c pass", ours, bare, ours / bare, "≤ 4"]
+
+
+def asking():
+    """The questions that people ask most often, against an interpreter that does nothing."""
+    kit = str(Path(sys.executable).with_name("kit"))
+    questions = (
+        ("verify-compat", "--release", "0.16.0", "--triton", "24.12"),
+        ("check-command", "--release", "0.16.0", "--", "trtllm-build", "--max_batch_size", "8"),
+    )
+    bare = _seconds(partial(_command, sys.executable, "-c", "pass"), 25)
+    for words in questions:
+        ours = _seconds(partial(_command, kit, *words), 25)
+        yield [f"kit {words[0]}", "python3 -c pass", ours, bare, ours / bare, "≤ 8"]
+
+
+LOG_BYTES = 500_000_000
+_LINES = (
+    b"[11/20/2026-13:06:14] [TRT-LLM] [I] Serving request %d: 128 tokens in, 64 out, error=0\n",
+    b"I1120 13:06:14.009883 4933 grpc_server.cc:1234] Started request %d at 0.0.0.0:8001\n",
+    b"[TensorRT-LLM][WARNING] Retrying request %d, failed attempts: 0\n",
+)
+
+
+def diagnosing():
+    """A log of half a gigabyte whose cause stands at the end, against `grep` for two words."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        log = Path(name) / "server.log"
+        with log.open("wb") as stream:
+            number = 0
+            while stream.tell() < LOG_BYTES:
+                lines = (line % (number + place) for place, line in enumerate(_LINES * 1000))
+                stream.write(b"".join(lines))
+                number += len(_LINES) * 1000
+            stream.write(b"[TRT] [E] 2: Error Code 2: OutOfMemory (no further information)\n")
+        kit = str(Path(sys.executable).with_name("kit"))
+        ours = _seconds(partial(_command, kit, "diagnose", str(log)), 3)
+        peer = _seconds(partial(_command, "grep", "-ciE", "error|fail", str(log)), 3)
+    speed = f"{LOG_BYTES / ours / 1e6:.0f} MB/s, ≥ 50"
+    return ["kit diagnose, 500 MB", "grep -ciE 'error|fail'", ours, peer, ours / peer, speed]
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -221,7 +260,8 @@ def main():
     engine = images.select(place.home)
     _command(sys.executable, "-m", "kit", "fetch", STACK)
     _command(sys.executable, "-m", "kit", "build", STACK, "--quiet", stderr=subprocess.DEVNULL)
-    rows = [start_up(), fetching(), *building(place, engine), running(place, engine)]
+    rows = [start_up(), *asking(), diagnosing(), fetching()]
+    rows += [*building(place, engine), running(place, engine)]
     shown = [
         [ours, peer, f"{took:.3f} s", f"{reference:.3f} s", f"{ratio:.2f}", aim]
         for ours, peer, took, reference, ratio, aim in rows

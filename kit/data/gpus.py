@@ -10,7 +10,8 @@ from typing import Any
 
 TABLE = Path(__file__).with_name("gpus.json")
 _CAPABILITY = re.compile(r"(?:sm_?|compute_?|cc)?\s*([1-9][0-9]?)\.?([0-9])[a-z]?", re.IGNORECASE)
-_BRANDS = frozenset({"nvidia", "tesla"})
+_BRANDS = frozenset({"nvidia", "tesla", "geforce", "grid"})
+_JOINED = re.compile(r"\b(rtx)(?=[0-9])")
 
 
 @lru_cache(maxsize=1)
@@ -30,8 +31,9 @@ def named(compute_capability: str) -> list[str]:
 def find(name: str) -> dict[str, Any] | None:
     """The row of a GPU by its name, also as nvidia-smi or a cluster key spells it.
 
-    `NVIDIA H100 80GB HBM3` and `H100-SXM` are H100: a name of the table has to stand, word for
-    word, at the start, so that `L40S` is not taken for `L4`; of several the longest decides.
+    `NVIDIA H100 80GB HBM3` and `H100-SXM` are H100, `RTX4090` is GeForce RTX 4090, `GRID A100-10C`
+    is a slice of an A100: a name of the table has to stand, word for word, at the start, so that
+    `L40S` is not taken for `L4`; of several the longest decides.
     `GB10 (DGX Spark)` goes by either name; the first row has a name that two rows share.
     """
     words = _words(name)
@@ -78,5 +80,5 @@ def precisions() -> list[dict[str, Any]]:
 
 
 def _words(name: str) -> list[str]:
-    words = re.split(r"[^a-z0-9]+", name.lower())
+    words = re.split(r"[^a-z0-9]+", _JOINED.sub(r"\1 ", name.lower()))
     return [word for word in words if word and word not in _BRANDS]
