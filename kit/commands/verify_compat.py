@@ -9,6 +9,7 @@ from kit import project
 from kit.compat.gather import Request
 from kit.compat.verdict import verify
 from kit.console import envelope, note, result
+from kit.errors import usage_error
 
 if TYPE_CHECKING:
     import argparse
@@ -23,15 +24,15 @@ def run(options: argparse.Namespace) -> int:
         triton=options.triton,
         stack=options.stack,
         image=options.image,
-        engine=_path(options.engine),
-        checkpoint=_path(options.checkpoint),
-        model_repository=_path(options.model_repository),
-        source=_path(options.source),
-        wheel=_path(options.wheel),
-        manifest=_path(options.manifest),
-        lock=_path(options.lock),
+        engine=_path(options, "engine"),
+        checkpoint=_path(options, "checkpoint"),
+        model_repository=_path(options, "model_repository"),
+        source=_path(options, "source"),
+        wheel=_path(options, "wheel"),
+        manifest=_path(options, "manifest"),
+        lock=_path(options, "lock"),
         host=options.host,
-        host_facts=_path(options.host_facts),
+        host_facts=_path(options, "host_facts"),
         gpu=options.gpu,
     )
     verdict = verify(project.find(), request)
@@ -49,7 +50,14 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def _path(text: str | None) -> Path | None:
+def _path(options: argparse.Namespace, name: str) -> Path | None:
+    text = getattr(options, name)
+    if text == "":
+        # An unset variable names nothing, while Path("") is the folder that the command runs in.
+        raise usage_error(
+            f"--{name.replace('_', '-')}: expected a path, found nothing",
+            hint="kit verify-compat --help",
+        )
     return None if text is None else Path(text)
 
 
@@ -57,7 +65,7 @@ def _explain(options: argparse.Namespace) -> int:
     """What a rule holds and where that comes from; without a name, all of them."""
     from kit.compat.rules import every
     from kit.data import releases
-    from kit.errors import nearest, usage_error
+    from kit.errors import nearest
 
     rules = every()
     chosen = [rule for rule in rules if options.explain in ("", rule.name)]

@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from kit.compat.facts import tensorrt_of
+from kit.compat import contents
+from kit.compat.facts import built_by
+from kit.compat.rule import either
 from kit.data import releases, triton
 
 if TYPE_CHECKING:
-    from kit.compat.facts import Facts
+    from kit.compat.facts import Facts, LockFile
 
 Subject = Literal[
-    "release", "engine", "manifest", "image", "wheel", "source", "checkpoint", "triton"
+    "release", "engine", "manifest", "image", "wheel", "source", "checkpoint", "lock", "triton"
 ]
 
 RELEASES_LABEL = "org.trtllm-kit.releases"
-LAST_BUILD_PY = "0.8.0"
-"""The last release in which an example's build.py writes engines (GPT; LLaMA's ended in 0.7.1)."""
+FIRST_TRTLLM_BUILD = "0.7.0"
+"""The first release with trtllm-build, which builds from checkpoints with a config.json."""
+AFTER_BUILD_PY = "0.9.0"
+"""The first in which no example's build.py writes such engines (GPT's: 0.8.0, LLaMA's: 0.7.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +49,29 @@ class Claim:
     @property
     def text(self) -> str | None:
         """The versions as a table shows them."""
-        if self.versions is None:
+        if not self.versions:
             return None
-        if len(self.versions) > 2 and not self.is_choice:
-            return f"{self.versions[0]} to {self.versions[-1]}, which of them it does not say"
-        return " ".join(self.versions) or None
+        if _is_run(self.versions):
+            return f"{self.versions[0]} to {self.versions[-1]}"
+        return " ".join(self.versions)
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether it is one of several versions and does not say which."""
+        return self.versions is not None and len(self.versions) > 1 and not self.is_choice
+
+    @property
+    def telling(self) -> str:
+        """The versions as a sentence tells them."""
+        if self.is_unsure:
+            return f"{self._range} (it does not say which)"
+        return self._range
+
+    @property
+    def _range(self) -> str:
+        if self.versions is not None and _is_run(self.versions):
+            return str(self.text)
+        return either(list(self.versions or ())) or "nobody knows which"
 
     @property
     def version(self) -> str | None:
@@ -83,6 +105,8 @@ def claims(facts: Facts) -> list[Claim]:
         found.append(
             Claim("checkpoint", "the checkpoint", (version,), str(facts.checkpoint.folder))
         )
+    if facts.lock is not None and (lock := _lock(facts.lock, facts)) is not None:
+        found.append(lock)
     if facts.triton is not None:
         found.append(container(facts))
     return found
@@ -113,6 +137,15 @@ def container(facts: Facts) -> Claim:
     )
 
 
+def _is_run(versions: tuple[str, ...]) -> bool:
+    """Whether they are more than two, and every stable release from the first to the last."""
+    order = releases.versions()
+    if len(versions) < 3 or versions[0] not in order:
+        return False
+    first = order.index(versions[0])
+    return tuple(order[first : first + len(versions)]) == versions
+
+
 def bare(version: str) -> str:
     """A version without its local label."""
     return version.partition("+")[0]
@@ -124,16 +157,15 @@ def _engine(facts: Facts) -> Claim:
     where = str(engine.folder / "config.json")
     if engine.release:
         return Claim("engine", "the engine", (bare(engine.release),), where)
+    if engine.layout != "builder_config":
+        # A plan alone need not be TensorRT-LLM's at all.
+        hole = "there is no config.json of TensorRT-LLM that says it"
+        return Claim("engine", "the engine", None, str(engine.folder), hole=hole)
     possible = releases.versions()
-    if engine.layout == "builder_config":
-        possible = possible[: possible.index(LAST_BUILD_PY) + 1]
-    tensorrt = tensorrt_of(engine)
-    if tensorrt is not None:
-        built = releases.with_tensorrt(tensorrt)
-        # A TensorRT that no release has leaves the era as the only thing that is known.
-        possible = [version for version in possible if version in built] or possible
-    if engine.layout == "none" and tensorrt is None:
-        return Claim("engine", "the engine", None, where, hole="the engine does not say")
+    possible = possible[: possible.index(AFTER_BUILD_PY)]
+    built = {version for have in built_by(engine) for version in releases.with_tensorrt(have)}
+    # A TensorRT that no release has leaves the era as the only thing that is known.
+    possible = [version for version in possible if version in built] or possible
     return Claim("engine", "the engine", tuple(possible), where, hole="the engine does not say")
 
 
@@ -149,13 +181,22 @@ def _image(facts: Facts) -> Claim | None:
     if offered:
         where = f"label {RELEASES_LABEL}"
         return Claim("image", label, tuple(offered.split()), where, is_choice=True)
-    found = tuple(dict.fromkeys(map(bare, facts.image.versions("tensorrt_llm"))))
-    if not found:
+    places = contents.seen(facts.image, "tensorrt_llm")
+    if not places:
         hole = "no TensorRT-LLM was seen in it"
         return Claim("image", label, None, facts.image.reference, hole=hole)
-    places = [item.where for item in facts.image.observations if item.component == "tensorrt_llm"]
-    where = places[0] if places else facts.image.reference
-    return Claim("image", label, found, where)
+    found = tuple(dict.fromkeys(map(bare, contents.versions(facts.image, "tensorrt_llm"))))
+    return Claim("image", label, found, places[0].where)
+
+
+def _lock(file: LockFile, facts: Facts) -> Claim | None:
+    version = file.pins.get("tensorrt_llm")
+    if version is not None:
+        return Claim("lock", "the lock", (bare(version),), file.path)
+    if facts.stack is not None or facts.manifest is not None:
+        return None  # which image and which run it is of, its digest says
+    hole = "the lock pins no TensorRT-LLM"
+    return Claim("lock", "the lock", None, file.path, hole=hole)
 
 
 def _source(facts: Facts) -> Claim:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 Backend = Literal["rehearsal", "TensorRT"]
 REHEARSAL: Backend = "rehearsal"
 REAL: Backend = "TensorRT"
+ENCODER = "encoder_model_path"
+"""The parameter of a model repository that names the engine of an encoder beside the main one."""
+_FALLBACK_KEY = "A100-SXM-80GB"
+"""The cluster key that 0.9 and 0.10 write for every GPU that they do not know.
+
+Source: their log, "Fail to infer cluster key, use A100-SXM-80GB as fallback"; from 0.12 at the
+latest the key of such a GPU is its own name.
+"""
+_FALLBACK_RELEASES = ("0.9.", "0.10.", "0.11.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,12 @@ class LockFile:
         """Its identity."""
         return str(self.lock.digest)
 
+    @property
+    def pins(self) -> dict[str, str]:
+        """The versions of the Python distributions that it pins, names with underscores."""
+        found = (item for item in self.lock.inputs if item.kind in ("wheel", "sdist"))
+        return {re.sub(r"[-_.]+", "_", item.name).lower(): item.version for item in found}
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -118,14 +134,12 @@ class Facts:
     gpu: GpuFacts | None = None
 
     def target_gpus(self) -> list[GpuFacts]:
-        """The GPUs that are to run it, each kind once: the named one, else those of the host."""
+        """The GPUs that are to run it, each kind once: the named one, and those of the host."""
+        found: dict[tuple[str | None, str | None], GpuFacts] = {}
         if self.gpu is not None:
-            return [self.gpu]
-        if self.host is None:
-            return []
-        found: dict[tuple[str, str | None], GpuFacts] = {}
-        for place, gpu in enumerate(self.host.gpus):
-            hole = self.host.reason(f"gpus[{place}].compute_capability")
+            found[self.gpu.name, self.gpu.compute_capability] = self.gpu
+        for place, gpu in enumerate(self.host.gpus if self.host else ()):
+            hole = self.host.reason(f"gpus[{place}].compute_capability") if self.host else None
             key = (gpu.name, gpu.compute_capability)
             found.setdefault(key, GpuFacts(*key, self.host_where, hole))
         return list(found.values())
@@ -142,6 +156,9 @@ class Facts:
         hint = self.engine.gpu_hint
         if row is None:
             return [GpuFacts(hint, None, where, f"{hint} is in no table")]
+        if hint == _FALLBACK_KEY and (self.engine.release or "").startswith(_FALLBACK_RELEASES):
+            hole = f"{hint} stands there for every GPU that the release does not know"
+            return [GpuFacts(hint, None, where, hole)]
         return [GpuFacts(hint, row["compute_capability"], where)]
 
     def needs_gpu(self) -> bool:
@@ -151,7 +168,8 @@ class Facts:
             return self.stack.backend == REAL or engine_is_real
         if self.engine is not None:
             return engine_is_real
-        return any((self.release, self.triton, self.image))
+        wheel_is_real = self.wheel is not None and not self.wheel.version.endswith(f"+{REHEARSAL}")
+        return any((self.release, self.triton, self.image, wheel_is_real))
 
 
 def container(text: str) -> Container:
@@ -163,9 +181,10 @@ def container(text: str) -> Container:
     found = triton.month(text)
     name = text.partition("@")[0].rpartition("/")[2].partition(":")
     if found is None or (name[1] and name[0] != "tritonserver"):
+        known = ["--image", text] if name[1] else ["--triton", triton.containers()[-1]]
         raise usage_error(
             f"--triton {text}: expected YY.MM, a tag, or nvcr.io/nvidia/tritonserver:TAG",
-            hint=shlex.join(["kit", "verify-compat", "--image", text]),
+            hint=shlex.join(["kit", "verify-compat", *known]),
         )
     return Container(text, *found)
 
@@ -175,9 +194,10 @@ def ranks(engine: EngineDirectory) -> list[RankFile]:
     return [*engine.ranks, *(rank for part in engine.parts for rank in ranks(part))]
 
 
-def tensorrt_of(engine: EngineDirectory) -> str | None:
-    """The TensorRT that built an engine, as its first readable plan says."""
-    return next((rank.header.tensorrt for rank in ranks(engine) if rank.header.tensorrt), None)
+def built_by(engine: EngineDirectory) -> tuple[str, ...]:
+    """The TensorRT that built an engine, as its plans say; more than one where they differ."""
+    found = (rank.header.tensorrt for rank in ranks(engine))
+    return tuple(dict.fromkeys(version for version in found if version is not None))
 
 
 def place_of(engine: EngineDirectory, rank: RankFile) -> Path:

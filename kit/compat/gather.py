@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from kit.compat.facts import REAL, REHEARSAL, Facts, GpuFacts, LockFile, StackImage, container
+from kit.compat.facts import (
+    ENCODER,
+    REAL,
+    REHEARSAL,
+    Facts,
+    GpuFacts,
+    LockFile,
+    StackImage,
+    container,
+)
 from kit.data import gpus, releases
 from kit.errors import ExitCode, KitError, nearest, usage_error
 
@@ -66,15 +75,16 @@ def gather(project: Project, request: Request) -> Facts:
             hint="kit verify-compat --release 0.16.0 --triton 24.12",
         )
     manifest_path, manifest = _manifest(request.manifest)
+    repository = _given(_repository, request.model_repository)
     host, host_where = _host(project, request)
     return Facts(
         release=_given(releases.recorded, request.release),
         triton=_given(container, request.triton),
         stack=None if request.stack is None else of_stack(project, request.stack),
         image=None if request.image is None else _image(project, request.image),
-        engine=_given(_engine, request.engine),
+        engine=_given(_engine, request.engine or _served(repository)),
         checkpoint=_given(_checkpoint, request.checkpoint),
-        repository=_given(_repository, request.model_repository),
+        repository=repository,
         source=_given(_source, request.source),
         wheel=_given(_wheel, request.wheel),
         manifest=manifest,
@@ -171,6 +181,14 @@ def _repository(folder: Path) -> ModelRepository:
     from kit.artifacts import repository
 
     return repository.look(folder)
+
+
+def _served(found: ModelRepository | None) -> Path | None:
+    """The engine that a model repository serves, where its path leads to one from here."""
+    for named in found.engines if found else ():
+        if named.parameter != ENCODER and named.resolved is not None and named.resolved.is_dir():
+            return named.resolved
+    return None
 
 
 def _source(folder: Path) -> SourceTree:

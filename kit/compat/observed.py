@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.compat.rules.tensorrt import of_container
+from kit.compat.loader import of_container
 from kit.data import releases, triton
 from kit.observation import Observation
 
@@ -23,7 +23,7 @@ def observations(facts: Facts) -> tuple[Observation, ...]:
     for part in (facts.image, facts.engine, facts.checkpoint, facts.repository, facts.source):
         found += part.observations if part is not None else ()
     found += facts.wheel.observations if facts.wheel is not None else ()
-    return (*found, *_host(facts))
+    return (*found, *_lock(facts), *_host(facts))
 
 
 def _release(facts: Facts) -> Iterator[Observation]:
@@ -55,6 +55,13 @@ def _stack(facts: Facts) -> Iterator[Observation]:
     yield Observation("lock", facts.stack.lock or None, where, "label")
     yield Observation("tensorrt", facts.stack.tensorrt, where, "probe")
     yield Observation("cuda", facts.stack.cuda, where, "probe")
+
+
+def _lock(facts: Facts) -> Iterator[Observation]:
+    if facts.lock is not None:
+        yield Observation("lock", facts.lock.digest, facts.lock.path, "lock")
+        for name, version in facts.lock.pins.items():
+            yield Observation(name, version, facts.lock.path, "lock")
 
 
 def _host(facts: Facts) -> Iterator[Observation]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from kit import console
+from kit.artifacts.settings import visible
 from kit.compat.gather import Request, gather
 from kit.compat.observed import observations
 from kit.compat.rules import concerned
@@ -57,7 +58,7 @@ class Verdict:
         first = chosen[0]
         usual = f"{first.component}: expected {first.expected or 'something else'}, "
         usual += f"found {first.found or 'nothing that says it'} ({first.where})"
-        text = f"{self.answer}: {first.message or usual}"
+        text = visible(f"{self.answer}: {first.message or usual}")
         return text + (f" (and {len(chosen) - 1} more)" if len(chosen) > 1 else "")
 
     def table(self) -> str:
@@ -66,10 +67,10 @@ class Verdict:
             [
                 [
                     finding.status,
-                    finding.component,
-                    finding.expected or "-",
-                    finding.found or "-",
-                    finding.where,
+                    visible(finding.component),
+                    visible(finding.expected or "-"),
+                    visible(finding.found or "-"),
+                    visible(finding.where),
                 ]
                 for finding in self.findings
             ],
@@ -78,17 +79,21 @@ class Verdict:
 
     def seen(self) -> str:
         """Every observation in a row: what is known where there is nothing to compare."""
-        rows = [[item.component, item.version or "-", item.where] for item in self.observations]
+        rows = [
+            [visible(item.component), visible(item.version or "-"), visible(item.where)]
+            for item in self.observations
+        ]
         return console.table(rows, ["COMPONENT", "VERSION", "WHERE"])
 
     def notes(self) -> list[str]:
         """One line for every finding that is not plain agreement, beside the one of `sentence`."""
         said = self.sentence()
-        return [
-            f"{finding.status}: {finding.message}"
+        told = dict.fromkeys(
+            visible(f"{finding.status}: {finding.message}")
             for finding in self.findings
-            if finding.status != "ok" and finding.message and finding.message not in said
-        ]
+            if finding.status != "ok" and finding.message and visible(finding.message) not in said
+        )
+        return list(told)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of the JSON envelope, beside `schema` and `ok`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kit.compat import contents
 from kit.compat.claim import reference
 from kit.compat.rule import Result, Rule
 from kit.data import drivers, gpus, releases, triton
@@ -26,7 +27,7 @@ class _Cuda:
 
 def _cudas(facts: Facts) -> list[_Cuda]:
     """What is to run: the image where there is one, else what is expected."""
-    if facts.image is not None and (seen := facts.image.versions("cuda")):
+    if facts.image is not None and (seen := contents.versions(facts.image, "cuda")):
         return [_Cuda(f"image {facts.image.reference}", seen[0], "seen in the image")]
     if facts.stack is not None:
         have = facts.stack.cuda
@@ -52,13 +53,14 @@ def _driver(facts: Facts) -> Iterable[Result]:
         component = f"driver for {cuda.label}"
         if driver is None:
             reason = host.reason("driver.version")
+            wanted = f"CUDA {cuda.version}" if cuda.version else "a driver"
             yield Result(
                 "unknown" if reason else "mismatch",
                 component,
-                f"a driver for CUDA {cuda.version}",
+                f"a driver for CUDA {cuda.version}" if cuda.version else "a driver",
                 None,
                 where,
-                f"{cuda.label} wants CUDA {cuda.version}, the host has no NVIDIA "
+                f"{cuda.label} wants {wanted}, the host has no NVIDIA "
                 f"driver{': ' + reason if reason else ''}",
             )
         elif cuda.version is None:

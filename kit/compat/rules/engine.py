@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from kit.compat.claim import bare
+from kit.compat.claim import AFTER_BUILD_PY, FIRST_TRTLLM_BUILD, bare, reference
 from kit.compat.facts import REAL, REHEARSAL, place_of
 from kit.compat.rule import Result, Rule
 from kit.compat.rules.release import again
+from kit.data import releases
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ _UNDECIDED = frozenset({"config-unknown", "quantization-unknown"})
 """Problems that leave something open rather than being wrong."""
 _ELSEWHERE = frozenset({"rank-missing", "ranks-differ"})
 """Problems that a finding of their own says better."""
+_OF_ALL_PARTS = "parts-differ"
 _SHOWN = 4
 
 
@@ -67,8 +69,9 @@ def _of(facts: Facts, engine: EngineDirectory) -> Iterator[Result]:
         yield from _of(facts, part)
     if not engine.parts:
         yield from _counted(engine, where, hint)
-    told = () if engine.parts else engine.problems
-    told = tuple(problem for problem in told if problem.name not in _ELSEWHERE)
+    # A folder of parts repeats the problems of each.
+    told = [item for item in engine.problems if not engine.parts or item.name == _OF_ALL_PARTS]
+    told = [problem for problem in told if problem.name not in _ELSEWHERE]
     yield from _problems("engine", told, where, hint)
     for rank in engine.ranks:
         said = rank.header.rehearsal
@@ -160,7 +163,8 @@ def _checkpoint(facts: Facts) -> Iterable[Result]:
             "unknown" if size is None else "ok",
             "checkpoint ranks",
             None if size is None else str(size),
-            str(len(checkpoint.ranks)),
+            # The old layout has a file for each tensor and rank, and all are there.
+            str(len(checkpoint.ranks) if checkpoint.layout == "unified" else size),
             where,
         )
     if engine is None:
@@ -187,6 +191,37 @@ def _checkpoint(facts: Facts) -> Iterable[Result]:
         )
 
 
+def _layout(facts: Facts) -> Iterable[Result]:
+    """Whether the release builds from checkpoints of that era; most do not say their release."""
+    checkpoint, release = facts.checkpoint, reference(facts)
+    if checkpoint is None or checkpoint.release is not None:
+        return
+    component, where = "checkpoint layout", str(checkpoint.folder)
+    if release not in releases.order():
+        if release is not None or any((facts.triton, facts.image, facts.engine)):
+            told = f"release {release} is in no table" if release else "the release is not known"
+            message = f"whether it builds from a checkpoint of layout {checkpoint.layout}: {told}"
+            yield Result("unknown", component, None, checkpoint.layout, where, message)
+        return
+    if checkpoint.layout == "ft":
+        fits = releases.between(release, None, AFTER_BUILD_PY)
+        wanted, other = "config.json and rank*.safetensors", f"a release before {AFTER_BUILD_PY}"
+    else:
+        fits = releases.between(release, FIRST_TRTLLM_BUILD, None)
+        wanted, other = "config.ini and model.*.bin", f"release {FIRST_TRTLLM_BUILD} or later"
+    if releases.value(release, "engine_backend") is False:
+        message = f"release {release} builds no engines, and so reads no checkpoint"
+        yield Result("mismatch", component, None, checkpoint.layout, where, message)
+    elif fits:
+        yield Result("ok", component, checkpoint.layout, checkpoint.layout, where)
+    else:
+        message = (
+            f"release {release} does not build from a checkpoint of this layout: convert the model "
+            f"again with its own script ({wanted}), or use it with {other}"
+        )
+        yield Result("mismatch", component, wanted, checkpoint.layout, where, message)
+
+
 _CONFIG = "NVIDIA/TensorRT-LLM tensorrt_llm/builder.py, EngineConfig"
 _WORLD = "NVIDIA/TensorRT-LLM cpp/tensorrt_llm/runtime/worldConfig.cpp"
 _MAPPING = "NVIDIA/TensorRT-LLM tensorrt_llm/mapping.py"
@@ -210,6 +245,13 @@ RULES = (
         "Attention heads divide by tp; key-value heads divide by it or are copied to tp ranks.",
         (_MAPPING,),
         _heads,
+    ),
+    Rule(
+        "checkpoint-layout",
+        "trtllm-build, from 0.7.0 on, reads config.json and rank*.safetensors; the build.py of the "
+        "GPT and LLaMA examples, up to 0.8.0, config.ini and a file for each tensor.",
+        ("NVIDIA/TensorRT-LLM examples/gpt/build.py, setup.py of the releases",),
+        _layout,
     ),
     Rule(
         "checkpoint",

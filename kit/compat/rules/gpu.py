@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.compat.claim import reference
+from kit.compat.claim import claims, reference
 from kit.compat.facts import ranks
 from kit.compat.rule import Result, Rule, either
 from kit.data import covers, gpus, releases
@@ -13,19 +13,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kit.compat.facts import Facts, GpuFacts
+    from kit.compat.rule import Status
 
+_SUPPORTED = "compute_capabilities_supported"
+_RUNNING = frozenset({"engine", "image", "triton", "manifest"})
 _BASE = frozenset({"fp32", "fp16", "bf16"})
 
 
 def _supported(facts: Facts) -> Iterable[Result]:
     release = reference(facts)
     if release is None or release not in releases.order():
+        yield from _untold(facts, release)
         return
-    fact = releases.fact(release, "compute_capabilities_supported")
+    fact = releases.fact(release, _SUPPORTED)
     for gpu in facts.target_gpus():
         capability, component = gpu.compute_capability, f"GPU {gpu.label}"
         if capability is None or fact.value is None:
-            message = fact.hole or gpu.hole or ""
+            message = (gpu.hole if capability is None else fact.hole) or "not known"
             yield Result(
                 "unknown",
                 component,
@@ -42,8 +46,10 @@ def _supported(facts: Facts) -> Iterable[Result]:
             continue
         able = [
             version
-            for version in releases.versions()
-            if capability in (releases.value(version, "compute_capabilities_supported") or ())
+            for version in releases.order()
+            if releases.kind(version) != "preview"
+            and not releases.value(version, "yanked")
+            and capability in (releases.value(version, _SUPPORTED) or ())
         ]
         message = (
             f"{gpu.label} has compute capability {capability}, release {release} supports "
@@ -64,15 +70,30 @@ def _supported(facts: Facts) -> Iterable[Result]:
         )
 
 
+def _untold(facts: Facts, release: str | None) -> Iterable[Result]:
+    """A release that nobody named, or that no table has: nobody knows its GPUs."""
+    if release is None and not any(claim.subject in _RUNNING for claim in claims(facts)):
+        return
+    told = f"release {release} is in no table" if release else "the release is not known"
+    for gpu in facts.target_gpus():
+        component = f"GPU {gpu.label}"
+        message = f"{component}: {told}, nor are its GPUs"
+        yield Result("unknown", component, None, gpu.compute_capability, gpu.where, message)
+
+
 def _precision(facts: Facts) -> Iterable[Result]:
-    release = reference(facts)
+    # A post release carries what its release does, and no table lists it apart.
+    release = (reference(facts) or "").partition(".post")[0] or None
     wanted: list[tuple[str, str]] = []
     if facts.engine is not None:
         wanted += [(name, str(facts.engine.folder)) for name in sorted(facts.engine.precisions)]
     if facts.checkpoint is not None:
         folder = str(facts.checkpoint.folder)
         wanted += [(name, folder) for name in sorted(facts.checkpoint.precisions)]
+    able = releases.value(release, _SUPPORTED) if release in releases.order() else None
     for gpu in facts.target_gpus():
+        if able is not None and gpu.compute_capability not in (None, *able):
+            continue  # the release does not run there at all, which a rule of its own says
         for precision, where in dict(wanted).items():
             yield _carries(precision, gpu, release, where)
 
@@ -111,7 +132,7 @@ def _carries(precision: str, gpu: GpuFacts, release: str | None, where: str) -> 
                 None,
                 source,
             )
-    able = releases.value(release, "compute_capabilities_supported") if release else None
+    able = releases.value(release, _SUPPORTED) if release else None
     if capability in row["listed"] or (precision in _BASE and capability in (able or ())):
         expected = f"{minimum} or higher" if minimum else _listed(row["listed"])
         return Result("ok", component, expected, capability, where, "", None, source)
@@ -135,7 +156,7 @@ def _engine_gpu(facts: Facts) -> Iterable[Result]:
                     built.label,
                     gpu.label,
                     where,
-                    f"the compute capability of {built.label} or {gpu.label} is not known",
+                    _unknown_pair(built, gpu),
                 )
             elif built.compute_capability != gpu.compute_capability:
                 message = (
@@ -164,6 +185,26 @@ def _engine_gpu(facts: Facts) -> Iterable[Result]:
                 )
 
 
+def _named(facts: Facts) -> Iterable[Result]:
+    """The GPU that was named is one of the host's."""
+    named, host = facts.gpu, facts.host
+    if named is None or host is None:
+        return
+    component, where = "GPU of the host", facts.host_where
+    if (reason := host.reason("gpus")) is not None:
+        message = f"whether {where} has {named.label} is not known: {reason}"
+        yield Result("unknown", component, named.label, None, where, message)
+        return
+    kinds = [gpu for gpu in host.gpus if gpu.compute_capability == named.compute_capability]
+    models = {_model(gpu.name) for gpu in kinds}
+    have = ", ".join(dict.fromkeys(gpu.name for gpu in host.gpus)) or "no GPU"
+    message = f"{named.label} was named, {where} has {have}"
+    status: Status = "ok" if kinds else "mismatch"
+    if kinds and named.name is not None and _model(named.name) not in models:
+        status = "warning"
+    yield Result(status, component, named.label, have, where, "" if status == "ok" else message)
+
+
 def _count(facts: Facts) -> Iterable[Result]:
     engine, host = facts.engine, facts.host
     if engine is None or engine.world_size is None or host is None:
@@ -180,15 +221,19 @@ def _count(facts: Facts) -> Iterable[Result]:
             f"how many GPUs there are is not known: {reason}",
         )
         return
-    have, need = len(host.gpus), engine.world_size
+    # A GPU in MIG mode without a slice runs nothing.
+    have = sum(not gpu.mig or bool(gpu.slices) for gpu in host.gpus)
+    need = engine.world_size
     where = str(engine.folder)
     if have >= need:
         yield Result("ok", "GPUs", str(need), str(have), where)
     else:
         message = (
-            f"the engine has {need} ranks, the host {have} GPU{'s' * (have != 1)}: one GPU a rank; "
-            f"use {need} GPUs (several nodes by MPI) or build with tp x pp of {have or 'fewer'}"
+            f"the engine has {_count_of(need, 'rank')}, the host {_count_of(have, 'GPU')}: "
+            f"one GPU a rank; use {_count_of(need, 'GPU')}"
         )
+        message += " (several nodes by MPI)" if need > 1 else ""
+        message += f" or build with tp x pp of {have}" if have else ""
         yield Result("mismatch", "GPUs", str(need), str(have), where, message)
 
 
@@ -196,14 +241,16 @@ def _memory(facts: Facts) -> Iterable[Result]:
     engine, host = facts.engine, facts.host
     if engine is None or host is None or not host.gpus or not ranks(engine):
         return
-    sizes = [gpu.memory_bytes for gpu in host.gpus if gpu.memory_bytes]
+    # With MIG on, a rank has one of the slices, never the GPU.
+    rooms = [item for gpu in host.gpus for item in ((gpu,) if not gpu.mig else gpu.slices)]
+    sizes = [room.memory_bytes for room in rooms if room.memory_bytes]
     need = max(rank.header.size for rank in ranks(engine))
     if not sizes:
         return
     have = min(sizes)
     status = need < have
     message = (
-        f"the largest rank is {need / 1e9:.1f} GB, a GPU of the host has {have / 1e9:.1f} GB: "
+        f"the largest rank is {need / 1e9:.1f} GB, {_place(facts)} has {have / 1e9:.1f} GB: "
         "its weights do not fit; build with more ranks or quantized"
     )
     yield Result(
@@ -214,6 +261,25 @@ def _memory(facts: Facts) -> Iterable[Result]:
         str(engine.folder),
         "" if status else message,
     )
+
+
+def _place(facts: Facts) -> str:
+    sliced = facts.host is not None and any(gpu.mig for gpu in facts.host.gpus)
+    return "the smallest MIG slice of the host" if sliced else "a GPU of the host"
+
+
+def _unknown_pair(built: GpuFacts, gpu: GpuFacts) -> str:
+    one = built if built.compute_capability is None else gpu
+    if one is built:
+        reason = f": {built.hole}" if built.hole else ""
+        return f"which GPU the engine was built on is not known{reason} ({built.where})"
+    return f"the compute capability of {gpu.label} is not known" + (
+        f": {gpu.hole}" if gpu.hole else ""
+    )
+
+
+def _count_of(number: int, name: str) -> str:
+    return f"{number} {name}{'s' * (number != 1)}"
 
 
 def _listed(values: list[str] | None) -> str | None:
@@ -248,6 +314,12 @@ RULES = (
         "built: a manifest and the cluster key in config.json do.",
         ("NVIDIA/TensorRT-LLM#222", "NVIDIA/TensorRT#2900"),
         _engine_gpu,
+    ),
+    Rule(
+        "gpu-host",
+        "A GPU that is named beside a host is one that the host has.",
+        ("kit: what the command line says, held against the host",),
+        _named,
     ),
     Rule(
         "gpu-count",

@@ -74,6 +74,10 @@ def _architecture(facts: Facts) -> Iterable[Result]:
     names = {"x86_64": "amd64", "aarch64": "arm64"}
     machine = facts.host.system.architecture
     have = names.get(machine, machine)
+    if facts.image.architecture not in (*names.values(), *names):
+        message = f"which processor the image is for is not known: {facts.image.architecture}"
+        yield Result("unknown", "image architecture", have, None, facts.image.reference, message)
+        return
     same = facts.image.architecture == have
     message = f"the image is for {facts.image.architecture}, {facts.host_where} is {have}"
     yield Result(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kit.compat import contents
 from kit.compat.claim import reference
 from kit.compat.facts import REAL, REHEARSAL
 from kit.compat.rule import Result, Rule
@@ -32,7 +33,7 @@ def _pinned(facts: Facts) -> Iterable[Result]:
         ("nccl", releases.fact(release, "nccl"), 2),
     )
     for component, fact, digits in pairs:
-        seen = image.versions(component)
+        seen = contents.versions(image, component)
         if not seen or fact.value is None:
             continue
         wanted = fact.value if isinstance(fact.value, list) else [fact.value]
@@ -60,7 +61,7 @@ def _torch(facts: Facts) -> Iterable[Result]:
     image, release = _real(facts), reference(facts)
     if image is None or release is None or release not in releases.order():
         return
-    seen = image.versions("torch")
+    seen = contents.versions(image, "torch")
     fact = releases.fact(release, "torch_requirement")
     if not seen or not fact.value:
         return
@@ -134,7 +135,7 @@ def _driver(facts: Facts) -> Iterable[Result]:
 
 def _numpy(facts: Facts) -> Iterable[Result]:
     image, release = _real(facts), reference(facts)
-    seen = image.versions("numpy") if image else ()
+    seen = contents.versions(image, "numpy") if image else ()
     if image is None or not seen:
         return
     found, where = seen[0], _place(image, "numpy")
@@ -227,7 +228,7 @@ def _observed(image: ImageContents, component: str) -> Iterator[Observation]:
 
 
 def _place(image: ImageContents, component: str) -> str:
-    return next((item.where for item in _observed(image, component)), image.reference)
+    return next((item.where for item in contents.seen(image, component)), image.reference)
 
 
 def _agree(one: str, other: str) -> bool:

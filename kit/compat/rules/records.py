@@ -31,9 +31,8 @@ def _engine_manifest(facts: Facts) -> Iterable[Result]:
     for name in sorted({*wanted, *present}):
         expected = wanted[name].sha256 if name in wanted else None
         found = Digest.of_file(present[name]).hex if name in present else None
-        status = "ok" if expected == found else "mismatch"
         yield Result(
-            "ok" if status == "ok" else "mismatch",
+            "ok" if expected == found else "mismatch",
             f"engine file {name}",
             expected,
             found,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from kit.compat.claim import claims, container, reference
+from kit.compat.claim import claims, reference
+from kit.compat.loader import serving
 from kit.compat.rule import Result, Rule, either
 from kit.data import releases, triton
 
@@ -54,46 +55,59 @@ def _held(facts: Facts, wanted: Claim, claim: Claim) -> Result:
             _next(facts, wanted, claim),
             source,
         )
-    sure = (claim.is_choice or claim.version is not None) and (
-        wanted.is_choice or wanted.version is not None
-    )
+    unsure = wanted.is_unsure or claim.is_unsure
     return Result(
-        "ok" if sure else "unknown",
+        "unknown" if unsure else "ok",
         component,
         wanted.text,
         claim.text,
         claim.where,
-        "",
+        f"{component}: {_sides(wanted, claim)}" if unsure else "",
         None,
         source,
     )
 
 
+def _sides(wanted: Claim, claim: Claim) -> str:
+    text = f"{claim.label} {_VERBS.get(claim.subject, 'is of')} TensorRT-LLM {claim.telling}"
+    if wanted.subject == "release":
+        return text
+    return f"{text}, {wanted.label} {_VERBS.get(wanted.subject, 'is of')} {wanted.telling}"
+
+
 def _advice(wanted: Claim, claim: Claim) -> str:
-    verb = {"triton": "ships", "image": "has"}.get(claim.subject, "is of")
-    text = f"{claim.label} {verb} TensorRT-LLM {claim.text}"
-    asked = wanted.subject == "release"
-    text += f", not {wanted.text}" if asked else f", {wanted.label} is of {wanted.text}"
+    text = _sides(wanted, claim)
+    text += f", not {wanted.telling}" if wanted.subject == "release" else ""
     ways = []
     if claim.subject == "triton":
         ways.append(_containers(wanted))
     public = claim.version in releases.order()
     if wanted.subject in ("engine", "manifest", "checkpoint"):
-        ways.append(f"rebuild with {claim.text}" if public or claim.is_choice else "")
+        ways.append(f"rebuild with {claim.telling}" if public or claim.is_choice else "")
     elif claim.subject == "triton":
-        ways.append(f"take release {claim.text}" if public else "")
+        # The nearest release that any container ships may be the very one that is here.
+        named = f": use {claim.text} with " in ways[0]
+        ways.append(f"take release {claim.text}" if public and not named else "")
     elif claim.subject in ("engine", "checkpoint"):
-        ways.append(f"build it again with {wanted.text}, or use it with {claim.text}")
+        ways.append(f"build it again with {wanted.telling}" if _builds(wanted) else "")
+        ways.append(f"use it with {'its own release' if claim.is_unsure else claim.telling}")
     else:
-        ways.append(f"use one of {wanted.text}")
+        ways.append(f"take {_NOUNS.get(claim.subject, 'one')} of {wanted.telling}")
     said = " or ".join(way for way in ways if way)
     return f"{text}; {said}" if said else text
 
 
+def _builds(claim: Claim) -> bool:
+    """Whether any of its releases still builds engines, as far as that is known."""
+    known = [version for version in claim.versions or () if version in releases.order()]
+    return not known or any(
+        releases.value(version, "engine_backend") is not False for version in known
+    )
+
+
 def _containers(wanted: Claim) -> str:
     """`use 24.11`, or which containers ship the neighbours of a release that none ships."""
-    served = [month for version in wanted.versions or () for month in triton.shipping(version)]
-    if served:
+    if served := serving(wanted.versions or ()):
         return f"use {either(served)}"
     near = [
         version
@@ -108,11 +122,19 @@ def _containers(wanted: Claim) -> str:
 
 
 def _next(facts: Facts, wanted: Claim, claim: Claim) -> str | None:
-    served = [month for version in wanted.versions or () for month in triton.shipping(version)]
+    served = serving(wanted.versions or ())
     if claim.subject == "triton" and served:
+        named = {
+            "--release": facts.release,
+            "--engine": facts.engine and facts.engine.folder,
+            "--checkpoint": facts.checkpoint and facts.checkpoint.folder,
+            "--image": facts.image and facts.image.reference,
+            "--source": facts.source and facts.source.folder,
+            "--wheel": facts.wheel and facts.wheel.path,
+        }
         words = ["kit", "verify-compat", "--triton", served[-1]]
-        words += ["--release", facts.release] if facts.release else []
-        words += ["--engine", str(facts.engine.folder)] if facts.engine else []
+        for option, value in named.items():
+            words += [option, str(value)] if value else []
         return shlex.join(words)
     return again(facts, claim.version if claim.subject == "image" else wanted.version)
 
@@ -144,13 +166,17 @@ def _tag(facts: Facts) -> Iterable[Result]:
             message,
             f"kit verify-compat --triton {month}",
         )
+    elif triton.row(month) is None:
+        known = triton.containers()
+        message = f"tritonserver:{month} is in no table: it holds {known[0]} to {known[-1]}"
+        yield Result("unknown", component, None, month, where, message)
 
 
 def _branch(facts: Facts) -> Iterable[Result]:
     """Where the container's table and the branch that builds it say different things."""
     row = facts.triton.row if facts.triton else None
     branch = (row or {}).get("backend_branch") or {}
-    if row is None or not branch:
+    if facts.triton is None or row is None or not branch:
         return
     wheel = branch.get("tensorrt_llm_wheel")
     pinned = branch.get("tensorrt")
@@ -163,7 +189,7 @@ def _branch(facts: Facts) -> Iterable[Result]:
             wheel,
             where,
             _disagree(
-                container(facts).label, "TensorRT-LLM", row["tensorrt_llm"], wheel, branch["name"]
+                facts.triton.month, "TensorRT-LLM", row["tensorrt_llm"], wheel, branch["name"]
             ),
             None,
             row["source"],
@@ -175,16 +201,16 @@ def _branch(facts: Facts) -> Iterable[Result]:
             row["tensorrt"],
             pinned,
             where,
-            _disagree(container(facts).label, "TensorRT", row["tensorrt"], pinned, branch["name"]),
+            _disagree(facts.triton.month, "TensorRT", row["tensorrt"], pinned, branch["name"]),
             None,
             row["source"],
         )
 
 
-def _disagree(label: str, what: str, table: str, branch: str, name: str) -> str:
+def _disagree(month: str, what: str, table: str, branch: str, name: str) -> str:
     return (
-        f"{label}: its table says {what} {table}, branch {name} pins {branch}; "
-        "look into the image itself: kit verify-compat --image"
+        f"tritonserver:{month}: its table says {what} {table}, branch {name} pins {branch}; "
+        f"look into the image itself: kit verify-compat --image {triton.image(month)}"
     )
 
 
@@ -219,6 +245,14 @@ def _state(facts: Facts) -> Iterable[Result]:
         )
 
 
+_VERBS: dict[Subject, str] = {"triton": "ships", "image": "has"}
+_NOUNS: dict[Subject, str] = {
+    "image": "an image",
+    "wheel": "the wheel",
+    "source": "the checkout",
+    "lock": "a lock",
+}
+
 _ABOUT = (
     "TensorRT-LLM writes its version into an engine's config.json and into the plugins of the "
     "plan; another version refuses it or misreads it. So everything that is used together is of "
@@ -240,6 +274,7 @@ RULES = (
     _subject("wheel"),
     _subject("source"),
     _subject("checkpoint"),
+    _subject("lock"),
     _subject("triton"),
     Rule(
         "triton-branch",

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from kit.compat.claim import reference
-from kit.compat.rule import Result, Rule, either
+from kit.compat.facts import ENCODER
+from kit.compat.loader import serving
+from kit.compat.rule import Result, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from kit.artifacts.problem import Problem
     from kit.compat.facts import Facts
     from kit.compat.rule import Status
 
 _UNDECIDED = frozenset({"path-unreachable", "models-unknown"})
 _VISIBLE = frozenset({"parameter-unknown", "parameter-missing"})
 """Problems that the backend passes over or has a default for."""
+_FATAL = re.compile(r"does not load|\bfails?\b|not found")
+"""What the table of placeholders says of one that keeps a model from loading or answering."""
 
 
 def _whole(facts: Facts) -> Iterable[Result]:
@@ -27,15 +33,26 @@ def _whole(facts: Facts) -> Iterable[Result]:
         status: Status = "mismatch"
         if problem.name in _UNDECIDED:
             status = "unknown"
-        elif problem.name in _VISIBLE:
+        elif problem.name in _VISIBLE or _is_bearable(problem):
             status = "warning"
         component = f"repository {problem.name.replace('-', ' ')}"
         yield Result(
             status, component, None, problem.message, where, problem.message, f"kit inspect {where}"
         )
-    if not any(problem.name not in _VISIBLE for problem in repository.problems):
+    if all(item.name in _VISIBLE or _is_bearable(item) for item in repository.problems):
         names = ", ".join(model.name for model in repository.models)
         yield Result("ok", "repository", "no placeholder, path or model missing", names, where)
+
+
+def _is_bearable(problem: Problem) -> bool:
+    """Whether it is a placeholder that the backend reads as not set, as the table says of it.
+
+    The backend's own fill_template.py leaves most of them where only what is needed is filled in.
+    """
+    if problem.name != "placeholder-left":
+        return False
+    effect = problem.message.partition(" is left: ")[2]
+    return bool(effect) and _FATAL.search(effect) is None
 
 
 def _version(facts: Facts) -> Iterable[Result]:
@@ -50,10 +67,12 @@ def _version(facts: Facts) -> Iterable[Result]:
         yield Result("ok", "repository backend", base, text, where)
         return
     exact = repository.match.is_exact
+    served = serving(versions)
     message = (
         f"the names in {where} are those of backend {text}, not of {release}: take the model "
-        f"repository of {release}, or serve with {either(versions[-1:])}"
+        f"repository of {release}"
     )
+    message += f", or serve with tritonserver:{served[-1]}" if served else ""
     # Only a repository whose every name fits can be told to be another version's.
     yield Result(
         "mismatch" if exact else "unknown", "repository backend", base, text, where, message
@@ -65,28 +84,33 @@ def _engine(facts: Facts) -> Iterable[Result]:
     repository, engine = facts.repository, facts.engine
     if repository is None or engine is None:
         return
+    parts = {part.folder.name: str(part.folder) for part in engine.parts}
     for named in repository.engines:
+        if named.parameter == ENCODER and "encoder" not in parts:
+            continue  # beside the engine that was named, and another one
+        part = "encoder" if named.parameter == ENCODER else "decoder"
+        folder = parts.get(part, str(engine.folder))
         component, where = f"repository {named.model} {named.parameter}", str(repository.folder)
         if named.resolved is None:
             yield Result(
                 "unknown",
                 component,
-                str(engine.folder),
+                folder,
                 named.value,
                 where,
-                f"{named.value} is a path inside the container: mount {engine.folder} there",
+                f"{named.value} is a path inside the container: mount {folder} there",
             )
-        elif named.resolved.resolve() != engine.folder.resolve():
+        elif not named.resolved.samefile(folder):
             yield Result(
                 "warning",
                 component,
-                str(engine.folder),
+                folder,
                 str(named.resolved),
                 where,
-                f"{where} serves {named.resolved}, not {engine.folder}",
+                f"{where} serves {named.resolved}, not {folder}",
             )
         else:
-            yield Result("ok", component, str(engine.folder), str(named.resolved), where)
+            yield Result("ok", component, folder, str(named.resolved), where)
 
 
 def _limits(facts: Facts) -> Iterable[Result]:

@@ -3,113 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kit.compat.claim import claims, reference
 from kit.compat.claim import container as container_claim
-from kit.compat.facts import place_of, tensorrt_of
+from kit.compat.facts import built_by, place_of
+from kit.compat.loader import loaders, loading, of_container, serving
 from kit.compat.rule import Result, Rule, either
 from kit.compat.rules.release import again
-from kit.data import releases, triton
+from kit.data import releases
 from kit.data import tensorrt as table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kit.compat.facts import Facts
-
-
-@dataclass(frozen=True, slots=True)
-class Loader:
-    """Something that loads plans.
-
-    Attributes:
-        component: what a finding calls it.
-        label: what a sentence calls it.
-        versions: what it may have; several when sources disagree; empty where nothing is known.
-        where: its place.
-        source: where that was read, or None.
-        hole: why nothing is known.
-    """
-
-    component: str
-    label: str
-    versions: tuple[str, ...]
-    where: str
-    source: str | None = None
-    hole: str | None = None
-
-
-def of_container(month: str) -> Loader:
-    """The TensorRT of a Triton container: what the table says, made exact by its release.
-
-    The table often has three numbers or none; TensorRT-LLM of the container's release pins four.
-    Where both contradict each other, both stand.
-    """
-    row = triton.row(month)
-    label = f"tritonserver:{month}"
-    if row is None:
-        return Loader("triton TensorRT", label, (), label, None, "the table has no such container")
-    stated, shipped = row["tensorrt"], row["tensorrt_llm"]
-    pinned = None
-    if shipped in releases.order():
-        pinned = releases.fact(shipped, "tensorrt")
-    if pinned is None or pinned.value is None:
-        hole = None if stated else triton.hole(month, "tensorrt")
-        found = (stated,) if stated else ()
-        return Loader("triton TensorRT", label, found, label, row["source"], hole)
-    if stated is None or table.same(stated, pinned.value) is not False:
-        source = f"{row['source']}; release {shipped}: {pinned.source}"
-        return Loader("triton TensorRT", label, (pinned.value,), label, source)
-    return Loader("triton TensorRT", label, (stated, pinned.value), label, row["source"])
-
-
-def loading(version: str) -> list[str]:
-    """The containers that load plans of exactly this TensorRT, oldest first."""
-    return [
-        month
-        for month in triton.containers()
-        if [table.same(have, version) for have in of_container(month).versions] == [True]
-    ]
-
-
-def _loaders(facts: Facts) -> list[Loader]:
-    found = []
-    if facts.triton is not None and facts.triton.row is not None:
-        found.append(of_container(facts.triton.month))
-    if facts.stack is not None:
-        have = facts.stack.tensorrt
-        label = f"the image of stack {facts.stack.stack}"
-        found.append(
-            Loader(
-                "image TensorRT",
-                label,
-                (have,) if have else (),
-                label,
-                "probe",
-                "the image was not probed yet",
-            )
-        )
-    if facts.image is not None:
-        label = f"image {facts.image.reference}"
-        found.append(
-            Loader(
-                "image TensorRT",
-                label,
-                facts.image.versions("tensorrt"),
-                facts.image.reference,
-                "seen in the image",
-                "no TensorRT was seen in it",
-            )
-        )
-    return found
+    from kit.compat.loader import Loader
 
 
 def _plan(facts: Facts) -> Iterable[Result]:
-    built = tensorrt_of(facts.engine) if facts.engine else None
-    for loader in _loaders(facts) if built else ():
-        yield _loads(facts, built or "", loader)
+    for built in built_by(facts.engine) if facts.engine else ():
+        for loader in loaders(facts):
+            yield _loads(facts, built, loader)
 
 
 def _loads(facts: Facts, built: str, loader: Loader) -> Result:
@@ -117,7 +32,7 @@ def _loads(facts: Facts, built: str, loader: Loader) -> Result:
     agree = {table.same(have, built) for have in loader.versions}
     if agree not in ({True}, {False}):
         message = f"whether {loader.label} loads TensorRT {built} is not known"
-        message += f": {loader.hole}" if loader.hole and not agree else ""
+        message += f": {loader.hole}" if loader.hole else ""
         return Result(
             "unknown", loader.component, built, told, loader.where, message, None, loader.source
         )
@@ -140,10 +55,14 @@ def _loads(facts: Facts, built: str, loader: Loader) -> Result:
 
 
 def _choice(facts: Facts, built: str) -> list[str]:
-    """Containers that load a plan; those of the engine's release alone where that is known."""
+    """Containers that load a plan and ship a release that the engine may be of."""
+    if facts.engine is None or len(built_by(facts.engine)) > 1:
+        return []
     served = loading(built)
-    mine = [month for month in served if month in triton.shipping(reference(facts) or "")]
-    return mine or served
+    wanted = next((claim.versions for claim in claims(facts) if claim.subject == "engine"), None)
+    if wanted is None:
+        return served
+    return [month for month in serving(wanted) if month in served]
 
 
 def _next(facts: Facts, served: list[str]) -> str | None:
@@ -154,22 +73,23 @@ def _next(facts: Facts, served: list[str]) -> str | None:
 
 
 def _ranks(facts: Facts) -> Iterable[Result]:
-    """Every rank was built by the same TensorRT."""
+    """Every rank was built by the same TensorRT, those of an encoder and its decoder too."""
     engine = facts.engine
+    first = next(iter(built_by(engine)), None) if engine else None
     for part in (engine, *engine.parts) if engine else ():
-        first = tensorrt_of(part)
+        name = f"{part.folder.name}/" if engine and engine.parts else ""
         for rank in part.ranks:
             have = rank.header.tensorrt
             if have is None or have == first:
                 continue
             where = str(place_of(part, rank))
             message = (
-                f"{rank.file} was built by TensorRT {have}, the other ranks by {first}: "
+                f"{name}{rank.file} was built by TensorRT {have}, other ranks by {first}: "
                 "files of two builds; build all ranks again"
             )
             yield Result(
                 "mismatch",
-                f"engine rank {rank.rank}",
+                f"engine rank {name}{rank.rank}",
                 first,
                 have,
                 where,
@@ -185,8 +105,9 @@ def _pinned(facts: Facts) -> Iterable[Result]:
         return
     pin = releases.fact(release, "tensorrt")
     engine = facts.engine
-    seen = [loader for loader in _loaders(facts) if loader.component == "image TensorRT"]
-    built = tensorrt_of(engine) if engine else None
+    seen = [loader for loader in loaders(facts) if loader.component == "image TensorRT"]
+    # Where several built it, that is a finding of its own.
+    built = next(iter(built_by(engine)), None) if engine else None
     if engine is not None and built is not None:
         where = str(engine.folder)
         if pin.value is None:
@@ -204,7 +125,7 @@ def _pinned(facts: Facts) -> Iterable[Result]:
             loads = any(table.same(have, built) for loader in seen for have in loader.versions)
             others = releases.with_tensorrt(built)
             message = f"engine was built by TensorRT {built}, release {release} pins {pin.value}"
-            message += f"; {either(others)} has {built}" if others else ""
+            message += f"; {either(others)} pin{'s' * (len(others) == 1)} {built}" if others else ""
             yield Result(
                 "warning" if loads else "mismatch",
                 "engine TensorRT",
@@ -237,9 +158,9 @@ def _pinned(facts: Facts) -> Iterable[Result]:
 def _shipped(facts: Facts) -> Iterable[Result]:
     """A container's TensorRT against that of the release, where no engine decides."""
     month = facts.triton.month if facts.triton and facts.triton.row else None
-    release = reference(facts)
-    others = any(claim.subject != "triton" and claim.versions for claim in claims(facts))
-    if month is None or facts.engine is not None or not others or release not in releases.order():
+    others = [claim.version for claim in claims(facts) if claim.subject != "triton"]
+    release = next((version for version in others if version in releases.order()), None)
+    if month is None or facts.engine is not None or release is None:
         return
     pin = releases.fact(release, "tensorrt")
     loader = of_container(month)
@@ -248,9 +169,8 @@ def _shipped(facts: Facts) -> Iterable[Result]:
     told = " or ".join(loader.versions)
     agree = {table.same(have, pin.value) for have in loader.versions}
     if agree == {True} or None in agree:
-        status: str = "ok" if agree == {True} else "unknown"
         yield Result(
-            "ok" if status == "ok" else "unknown",
+            "ok" if agree == {True} else "unknown",
             "triton TensorRT",
             pin.value,
             told,
@@ -275,7 +195,7 @@ def _shipped(facts: Facts) -> Iterable[Result]:
             loader.source,
         )
     else:
-        served = triton.shipping(release) or loading(pin.value)
+        served = serving([release])
         ways = [f"use {either(served)}"] if served else []
         ways.append(f"build engines in {month}")
         message = (
@@ -303,18 +223,18 @@ _EXACT = (
 
 RULES = (
     Rule(
+        "tensorrt-ranks",
+        "The plans of all ranks come from one build.",
+        (_HEADER,),
+        _ranks,
+    ),
+    Rule(
         "tensorrt-plan",
         "A plan loads only in exactly the TensorRT that built it, all four numbers; the same "
         "serialization tag is not enough, and TensorRT-LLM sets no version-compatible flag. Bytes "
         "24 to 27 of a plan say what built it.",
         (_HEADER, *_EXACT),
         _plan,
-    ),
-    Rule(
-        "tensorrt-ranks",
-        "The plans of all ranks come from one build.",
-        (_HEADER,),
-        _ranks,
     ),
     Rule(
         "tensorrt-release",

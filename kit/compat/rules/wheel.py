@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from kit.compat import contents
 from kit.compat.claim import bare, reference
 from kit.compat.rule import Result, Rule
 from kit.data import drivers, releases
+from kit.data import tensorrt as table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,13 +51,13 @@ def _python(facts: Facts) -> Iterable[Result]:
     if not wanted or "abi3" in wheel.abi:
         return
     have: list[tuple[str, list[str], str]] = []
-    if facts.image is not None and (seen := facts.image.versions("python")):
-        have.append((f"image {facts.image.reference}", [seen[0]], facts.image.reference))
+    if facts.image is not None and (seen := contents.versions(facts.image, "python")):
+        have.append((f"image {facts.image.reference}", [seen[0]], "seen in the image"))
     release = reference(facts)
     if not have and release in releases.order() and _is_tensorrt_llm(wheel):
         fact = releases.fact(release or "", "python")
         have.append((f"release {release}", fact.value or [], fact.source or ""))
-    for label, versions, where in have:
+    for label, versions, source in have:
         minors = {".".join(version.split(".")[:2]) for version in versions}
         fits = bool(minors & set(wanted))
         message = (
@@ -68,8 +70,10 @@ def _python(facts: Facts) -> Iterable[Result]:
             "wheel Python",
             " ".join(sorted(minors)) or None,
             " ".join(wanted),
-            where,
+            str(wheel.path),
             "" if fits else message,
+            None,
+            source,
         )
 
 
@@ -121,7 +125,7 @@ def _machine(facts: Facts) -> tuple[str, str, str] | None:
 
 def _libc(facts: Facts) -> tuple[str, str, str] | None:
     if facts.image is not None:
-        seen = facts.image.versions("glibc")
+        seen = contents.versions(facts.image, "glibc")
         return (seen[0], f"image {facts.image.reference}", facts.image.reference) if seen else None
     if facts.host is not None and facts.host.system.glibc is not None:
         return facts.host.system.glibc, facts.host_where, facts.host_where
@@ -137,7 +141,7 @@ def _requirements(facts: Facts) -> Iterable[Result]:
     for component, requirement in (("tensorrt", wheel.tensorrt), ("torch", wheel.torch)):
         if requirement is None:
             continue
-        seen = facts.image.versions(component) if facts.image is not None else ()
+        seen = contents.versions(facts.image, component) if facts.image is not None else ()
         label = f"image {facts.image.reference}" if facts.image is not None else ""
         version = seen[0] if seen else None
         if version is None and component == "tensorrt" and release in releases.order():
@@ -158,6 +162,38 @@ def _requirements(facts: Facts) -> Iterable[Result]:
         )
 
 
+def _pinned(facts: Facts) -> Iterable[Result]:
+    """A wheel of TensorRT or PyTorch against what the release wants."""
+    wheel, release = facts.wheel, reference(facts)
+    if wheel is None or release is None or release not in releases.order():
+        return
+    name = wheel.name.replace("_", "-").lower()
+    fits: bool | None
+    if re.fullmatch(r"tensorrt(-cu\d+)?(-libs|-bindings)?", name):
+        fact = releases.fact(release, "tensorrt")
+        # 10.0.1 to 10.7.0 are uploaded without the fourth number, and rebuilt as .postN.
+        fits = fact.value and table.same(wheel.version, fact.value)
+        if fits is None and ".post" not in wheel.version and len(table.parts(wheel.version)) == 3:
+            fits = True
+    elif name == "torch":
+        fact = releases.fact(release, "torch_requirement")
+        fits = _allows(fact.value, wheel.version) if fact.value else None
+    else:
+        return
+    message = f"the wheel is {wheel.name} {wheel.version}, release {release} "
+    message += f"wants {fact.value}" if fact.value else f"says of it: {fact.hole}"
+    yield Result(
+        "unknown" if fits is None else "ok" if fits else "mismatch",
+        f"wheel {wheel.name} pin",
+        fact.value,
+        wheel.version,
+        str(wheel.path),
+        "" if fits else message,
+        None,
+        fact.source,
+    )
+
+
 def _allows(requirement: str, version: str) -> bool | None:
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.version import InvalidVersion
@@ -174,6 +210,13 @@ def _is_tensorrt_llm(wheel: WheelContents) -> bool:
 
 
 RULES = (
+    Rule(
+        "wheel-pin",
+        "A wheel of TensorRT or PyTorch is the one that the release pins: a plan loads in exactly "
+        "its TensorRT, the bindings in their PyTorch.",
+        ("NVIDIA/TensorRT-LLM requirements.txt", "PyPI: tensorrt, the names of its uploads"),
+        _pinned,
+    ),
     Rule(
         "wheel-real",
         "Some names on the public index hold a placeholder or a source distribution that downloads "

@@ -117,7 +117,6 @@ def h100(tmp_path: Path) -> Path:
         ("L40S", "ok"),
         ("A100", "mismatch"),
         ("8.6", "mismatch"),
-        ("10.0", "unknown"),
     ],
 )
 def test_fp8_wants_ada_or_hopper(h100: Path, name: str, status: str) -> None:
@@ -225,3 +224,121 @@ def test_rehearsal_needs_no_gpu(tmp_path: Path) -> None:
         )
     )
     assert verdict.answer == "compatible", verdict.table()
+
+
+def test_key_that_stands_for_every_unknown_gpu_is_no_evidence(tmp_path: Path) -> None:
+    """0.9 and 0.10 write A100-SXM-80GB where they do not know the GPU."""
+    for release, tensorrt, status in (
+        ("0.10.0", "10.0.1.6", "unknown"),
+        ("0.16.0", "10.7.0.23", "mismatch"),
+    ):
+        folder = engine(tmp_path / release, version=release, heads=[plan_head(tensorrt)])
+        looked = engines.look(hinted(folder, "A100-SXM-80GB"))
+        verdict = judge(Facts(engine=looked, gpu=of_gpu("GeForce RTX 4090")))
+        assert found(verdict, "gpu-engine")[0][0] == status
+        assert "None" not in verdict.sentence()
+
+
+@pytest.mark.parametrize(("name", "status"), [("H100", "mismatch"), ("B200", "ok")])
+def test_post_release_carries_what_its_release_does(tmp_path: Path, name: str, status: str) -> None:
+    heads = [plan_head("10.8.0.43")]
+    quantization = {"quant_algo": "NVFP4"}
+    folder = engine(tmp_path, version="0.17.0.post1", heads=heads, quantization=quantization)
+    verdict = judge(Facts(engine=engines.look(folder), gpu=of_gpu(name)))
+    assert [row[0] for row in found(verdict, "gpu-precision")] == [status]
+
+
+def test_release_of_no_table_runs_on_nobody_knows_which_gpu(tmp_path: Path) -> None:
+    folder = engine(tmp_path, version="0.13.0.dev2024082000", heads=[plan_head("10.3.0.26")])
+    verdict = judge(Facts(engine=engines.look(folder), gpu=of_gpu("V100")))
+    assert found(verdict, "gpu-release")[0][0] == "unknown"
+    assert verdict.answer == "unknown"
+    verdict = judge(Facts(triton=container("23.11"), gpu=of_gpu("H100")))
+    assert found(verdict, "gpu-release")[0][0] == "unknown"
+
+
+def test_withdrawn_release_is_not_offered() -> None:
+    verdict = judge(Facts(release="0.16.0", gpu=of_gpu("B200")))
+    assert "nearest release that does: 0.17.0.post1" in verdict.sentence()
+
+
+def test_unsupported_gpu_is_said_once(h100: Path) -> None:
+    verdict = judge(Facts(engine=engines.look(h100), gpu=of_gpu("V100")))
+    assert found(verdict, "gpu-release")[0][0] == "mismatch"
+    assert not found(verdict, "gpu-precision")
+
+
+def test_rank_has_a_slice_and_not_the_gpu(tmp_path: Path) -> None:
+    from kit.host.facts import Slice
+
+    slices = tuple(Slice(number, 0, 64) for number in range(2))
+    sliced = host(gpus=(gpu(mig=True, slices=slices),))
+    looked = engines.look(engine(tmp_path, version="0.16.0"))
+    verdict = judge(Facts(engine=looked, host=sliced, host_where="this host"))
+    assert found(verdict, "gpu-memory")[0][0] == "mismatch"
+    assert "the smallest MIG slice" in found(verdict, "gpu-memory")[0][1]
+
+
+def test_one_rank_without_a_gpu_reads_well(tmp_path: Path) -> None:
+    looked = engines.look(engine(tmp_path, version="0.16.0"))
+    verdict = judge(Facts(engine=looked, host=host(gpus=()), host_where="this host"))
+    said = found(verdict, "gpu-count")[0][1]
+    assert said == "the engine has 1 rank, the host 0 GPUs: one GPU a rank; use 1 GPU"
+
+
+def test_named_gpu_does_not_hide_those_of_the_host(h100: Path) -> None:
+    pair = host(gpus=(gpu(0, name="NVIDIA A100", compute_capability="8.0"), gpu(1)))
+    verdict = judge(
+        Facts(engine=engines.look(h100), host=pair, host_where="h.json", gpu=of_gpu("H100"))
+    )
+    names = {item.component for item in verdict.findings if item.rule == "gpu-release"}
+    assert {"GPU H100", "GPU NVIDIA A100"} <= names
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("RTX 4090", "GeForce RTX 4090"),
+        ("RTX4090", "GeForce RTX 4090"),
+        ("NVIDIA-GeForce-RTX-4090", "GeForce RTX 4090"),
+        ("GRID A100-10C", "A100"),
+        ("Quadro RTX 6000", "Quadro RTX 6000"),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),
+    ],
+)
+def test_names_as_people_and_drivers_write_them(text: str, name: str) -> None:
+    assert of_gpu(text).name == name
+
+
+def test_no_driver_for_a_cuda_that_nobody_knows() -> None:
+    bare = host(gpus=(), driver=None)
+    verdict = judge(Facts(triton=container("23.11"), host=bare, host_where="this host"))
+    said = found(verdict, "driver-cuda")[0][1]
+    assert said == "tritonserver:23.11 wants a driver, the host has no NVIDIA driver"
+
+
+@pytest.mark.parametrize(
+    ("named", "status"),
+    [("H200", "ok"), ("9.0", "ok"), ("H100", "warning"), ("B200", "mismatch")],
+)
+def test_named_gpu_is_one_of_the_host(named: str, status: str) -> None:
+    verdict = judge(Facts(gpu=of_gpu(named), host=host(), host_where="this host"))
+    assert [row[0] for row in found(verdict, "gpu-host")] == [status]
+    assert ("incompatible" in verdict.sentence()) is (status == "mismatch")
+
+
+def test_gpu_in_mig_mode_without_a_slice_is_none(tmp_path: Path) -> None:
+    looked = engines.look(engine(tmp_path, version="0.16.0"))
+    bare = host(gpus=(gpu(mig=True, slices=()),))
+    verdict = judge(Facts(engine=looked, host=bare, host_where="this host"))
+    assert found(verdict, "gpu-count")[0][0] == "mismatch"
+
+
+def test_wheel_wants_a_driver(tmp_path: Path) -> None:
+    from kit.artifacts import wheel
+    from tests.unit.artifacts.test_wheel import write
+
+    looked = wheel.look(write(tmp_path, **{"tensorrt_llm/libs/libtensorrt_llm.so": b"x"}))
+    bare = host(gpus=(), driver=None)
+    verdict = judge(Facts(wheel=looked, host=bare, host_where="this host"))
+    assert found(verdict, "driver-cuda")[0][0] == "mismatch"
