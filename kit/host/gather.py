@@ -104,7 +104,7 @@ class _Host:
         slurm, gaps = self._get("slurm", (None, []))
         for name, reason in gaps:
             self._miss(name, reason)
-        return HostFacts(
+        facts = HostFacts(
             schema=SCHEMA,
             created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             kit=Kit(kit.__version__),
@@ -128,6 +128,7 @@ class _Host:
                 Unknown(name, privacy.message(reason)) for name, reason in self._gaps.items()
             ),
         )
+        return privacy.shown(facts)
 
     def _get(self, name: str, absent: Any) -> Any:
         place = _PLACES.get(name, name)

@@ -124,7 +124,12 @@ def _links(facts: HostFacts, serious: Status) -> Iterator[Check]:
             status,
             f"{len(closed)} of {len(facts.pairs)} pairs without ({', '.join(reasons)})"
             if closed
-            else why or f"all {len(facts.pairs)} pairs, over {', '.join(words) or 'unknown'}",
+            else why
+            or (
+                f"all {len(facts.pairs)} pairs, over {', '.join(words) or 'unknown'}"
+                if facts.pairs
+                else "not asked"
+            ),
             "between all GPUs, for custom all-reduce",
             advice.get(status),
         )

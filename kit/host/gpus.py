@@ -29,6 +29,8 @@ LIBRARY_FOLDERS = (
     "run/nvidia/driver/usr/lib/x86_64-linux-gnu",
 )
 _NO_VALUE = {"", "n/a", "[n/a]", "none", "not supported", "[not supported]", "unknown error"}
+_MOST = 256
+"""GPUs of one host; the largest have 16."""
 _NVIDIA = "0x10de"
 _DISPLAY = ("0x0300", "0x0302")
 """PCI classes of GPUs: with display, without."""
@@ -49,7 +51,10 @@ def parse_xml(text: str) -> tuple[str | None, str | None, list[Gpu]]:
         raise ValueError(f"nvidia-smi -q -x: not XML: {error}") from error
     if tree.tag != "nvidia_smi_log":
         raise ValueError(f"nvidia-smi -q -x: expected nvidia_smi_log, found {tree.tag:.40}")
-    gpus = [_gpu(index, element) for index, element in enumerate(tree.findall("gpu"))]
+    elements = tree.findall("gpu")
+    if len(elements) > _MOST:
+        raise ValueError(f"nvidia-smi -q -x: {len(elements)} GPUs, expected at most {_MOST}")
+    gpus = [_gpu(index, element) for index, element in enumerate(elements)]
     return _value(tree, "driver_version"), _value(tree, "cuda_version"), gpus
 
 

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 SECONDS = 10.0
 """What one program is given."""
-LIMIT = 16 << 20
-"""Bytes of output that are kept; a program that says more is ended."""
+LIMIT = 2 << 20
+"""Bytes of output that are kept; a program that says more is ended.
+
+The longest is that of `nvidia-smi -q -x`: 20 KB for a GPU, and a line for a process.
+"""
 _PIECE = 1 << 16
 _RUNNING: set[subprocess.Popen[bytes]] = set()
 
@@ -153,7 +156,7 @@ def _read(process: subprocess.Popen[bytes], seconds: float) -> tuple[str, str, s
                 if not piece:
                     selector.unregister(key.fd)
                 if left < 0:
-                    problem = f"said more than {LIMIT >> 20} MiB"
+                    problem = f"said more than {LIMIT >> 10} KiB"
         out, err = (b"".join(parts).decode(errors="replace") for parts in pieces.values())
     if problem is None:
         try:

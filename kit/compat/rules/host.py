@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from kit.compat.facts import Facts
     from kit.compat.rule import Status
+    from kit.host.check import Check
     from kit.host.check import Status as Health
 
 _MEANS: dict[Health, Status] = {
@@ -24,6 +25,20 @@ _MEANS: dict[Health, Status] = {
 }
 
 
+_ADVISORY = frozenset(
+    {"memlock", "stack", "mpi", "slurm", "environment", "peer access", "shared memory", "memory"}
+)
+"""Checks that warn at worst: not to know them is no more than that."""
+
+
+def _status(facts: Facts, check: Check) -> Status:
+    if check.status == "unknown" and check.name in _ADVISORY:
+        return "warning"
+    if check.name == "gpus" and facts.host is not None and facts.host.reason("gpus"):
+        return "unknown"  # `kit doctor --gpu` insists on GPUs; here nobody could look
+    return _MEANS[check.status]
+
+
 def _able(facts: Facts) -> Iterable[Result]:
     if facts.host is None:
         return
@@ -31,7 +46,7 @@ def _able(facts: Facts) -> Iterable[Result]:
         message = f"{check.name}: {check.found}"
         message += f", expected: {check.expected}" if check.expected else ""
         message += f"; try: {check.advice}" if check.advice else ""
-        status = _MEANS[check.status]
+        status = _status(facts, check)
         yield Result(
             status,
             check.name,

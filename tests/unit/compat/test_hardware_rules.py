@@ -342,3 +342,17 @@ def test_wheel_wants_a_driver(tmp_path: Path) -> None:
     bare = host(gpus=(), driver=None)
     verdict = judge(Facts(wheel=looked, host=bare, host_where="this host"))
     assert found(verdict, "driver-cuda")[0][0] == "mismatch"
+
+
+def test_what_nobody_could_see_of_the_gpus_is_unknown() -> None:
+    blind = host(gpus=(), unknown=(Unknown("gpus", "nvidia-smi hangs"),))
+    verdict = judge(Facts(release="0.16.0", host=blind, host_where="x"))
+    assert {item.status for item in verdict.findings if item.component == "gpus"} == {"unknown"}
+
+
+def test_not_to_know_what_only_warns_is_no_more_than_a_warning() -> None:
+    have = host(
+        slurm=None, unknown=(Unknown("slurm", "srun hangs"), Unknown("pairs", "x")), pairs=()
+    )
+    verdict = judge(Facts(release="0.16.0", host=have, host_where="x"))
+    assert verdict.answer == "compatible", verdict.table()
