@@ -76,9 +76,13 @@ def _report(options: argparse.Namespace, message: str, hint: str | None, code: E
 
         error = {"message": message, "hint": hint, "exit_code": int(code)}
         envelope(options.schema, ok=False, error=error)
-    print(f"error: {message}", file=sys.stderr)
+    from kit.console import visible
+
+    # What went wrong may be quoted from a file or a server: no control sequence, but lines stay.
+    for line in f"error: {message}".split("\n"):
+        print(visible(line), file=sys.stderr)
     if hint:
-        print(f"  try: {hint}", file=sys.stderr)
+        print(f"  try: {visible(hint)}", file=sys.stderr)
     return code
 
 

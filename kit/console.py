@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+def visible(text: str) -> str:
+    """A text from elsewhere with everything escaped that a terminal would obey rather than show."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
+
+
 def note(message: str) -> None:
     """Say what is going on, on stderr."""
     print(message, file=sys.stderr, flush=True)
@@ -26,7 +35,9 @@ def result(message: str) -> None:
 def envelope(command: str, *, ok: bool, **content: Any) -> None:
     """Print the one object that `--json` promises: `{"schema": "kit.<command>/1", "ok": …}`."""
     document = {"schema": f"kit.{command}/1", "ok": ok, **content}
-    print(json.dumps(document, indent=2, ensure_ascii=False), flush=True)
+    # Another encoding would replace what it lacks by escapes that JSON does not know.
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    print(json.dumps(document, indent=2, ensure_ascii=plain), flush=True)
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str]) -> str:

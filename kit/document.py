@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from kit import files
 from kit.errors import KitError, nearest, usage_error
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ _KINDS = {
     bool: "true or false",
 }
 _DEEPEST = 64
+_LARGEST = 16 << 20
+"""Bytes of a file that people and the kit write; the largest lock has some megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ def load(path: Path) -> Section:
         KitError: unreadable, malformed, a repeated key, no mapping; names the place (exit 2).
     """
     try:
-        content = path.read_bytes()
+        content = files.content(path, _LARGEST)
     except OSError as error:
         raise usage_error(f"{path}: cannot be read: {error.strerror}") from error
     return loads(content, str(path))

@@ -46,7 +46,7 @@ def content_error(message: str, hint: str | None = None) -> KitError:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Name the closest of `known`, or all of them: the tail of an "unknown X" message."""
-    names = list(known) if isinstance(known, (list, tuple)) else sorted(known)
+    names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(close) + "?"

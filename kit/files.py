@@ -9,11 +9,12 @@ import json
 import os
 import shlex
 import shutil
+import stat
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from kit.errors import KitError, content_error, environment_error
+from kit.errors import KitError, content_error, environment_error, usage_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,11 +123,38 @@ def explained(error: OSError, path: Path | None = None) -> KitError | None:
             f"a file stands where a folder is expected{_of(named)}",
             hint=_hint("a folder that you own", "namei -l", named),
         )
+    if error.errno in _ODD:
+        return usage_error(f"no file can be read or written there{_of(named)}: {error.strerror}")
     if error.errno == errno.EIO:
         return environment_error(
             f"the disk fails{_of(named)}: {error.strerror}", hint="dmesg | tail"
         )
     return None
+
+
+_ODD = (errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR)
+"""Links in a circle, a name that is too long, a folder instead of a file: the request is wrong."""
+
+
+def content(path: Path, limit: int) -> bytes:
+    """A whole file of at most `limit` bytes; no device, no pipe.
+
+    Raises:
+        KitError: it is no regular file, or larger (exit 4).
+        OSError: it is not there, or cannot be read.
+    """
+    # Without O_NONBLOCK a pipe would wait for somebody to write.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise content_error(f"{path}: expected a regular file")
+        found = stream.read(limit + 1)
+    if len(found) > limit:
+        raise content_error(
+            f"{path}: expected at most {limit} bytes of such a file, found {status.st_size}"
+        )
+    return found
 
 
 def _of(path: Path | None) -> str:

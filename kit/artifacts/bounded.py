@@ -5,7 +5,7 @@ What is wrong with the content is a `content_error` (exit 4); what is not there 
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
 import math
 import os
@@ -13,23 +13,58 @@ import stat
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kit.console import size as shown_size
-from kit.errors import content_error, usage_error
+from kit.errors import ExitCode, content_error, usage_error
+from kit.files import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
-DOCUMENT_LIMIT = 16 << 20
-"""Bytes of the largest JSON or text file that is read whole."""
-VALUES_LIMIT = 500_000
+DOCUMENT_LIMIT = 12 << 20
+"""Bytes of the largest JSON or text file that is read whole: memory holds it up to ten times."""
+VALUES_LIMIT = 400_000
 """Values of the largest JSON document: each takes some hundred bytes of memory once it is read."""
 ENTRIES_LIMIT = 20_000
 """Files of the largest folder that is listed."""
-_NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG, errno.ENODEV})
 _DIGITS_LIMIT = 64
 _TEXT_LIMIT = 4096
 _LARGEST_COUNT = 1 << 40
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system says of something that cannot be read into an error that names `path`.
+
+    Raises:
+        KitError: it is not there (exit 2); a loop of links, a name that is too long, a file of the
+            kernel's that answers no such question (exit 4).
+        OSError: it may not be read, or the disk fails.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise usage_error(f"{path}: there is no such file or folder") from error
+    except ValueError as error:
+        if "\0" not in str(path):
+            raise
+        raise usage_error(f"{str(path)!r}: that is no file name: {error}") from error
+    except OSError as error:
+        known = explained(error, path)
+        if known is not None and known.exit_code == ExitCode.ENVIRONMENT:
+            raise
+        raise content_error(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file lies at `path`; none does under a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        known = explained(error, path)
+        if known is not None and known.exit_code == ExitCode.ENVIRONMENT:
+            raise
+        return False
 
 
 def opened(path: Path) -> BinaryIO:
@@ -39,16 +74,8 @@ def opened(path: Path) -> BinaryIO:
         KitError: it is not there (exit 2) or is no regular file (exit 4).
         OSError: it may not be read, or the disk fails.
     """
-    try:
+    with reading(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise usage_error(f"{path}: there is no such file") from error
-    except ValueError as error:  # a null byte in the name
-        raise usage_error(f"{str(path)!r}: that is no file name: {error}") from error
-    except OSError as error:
-        if error.errno in _NO_FILE:
-            raise content_error(f"{path}: expected a file: {error.strerror}") from error
-        raise
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -59,8 +86,9 @@ def opened(path: Path) -> BinaryIO:
 
 def head(path: Path, count: int) -> tuple[bytes, int]:
     """The first `count` bytes of a file, fewer if it is shorter, and its size."""
-    with opened(path) as stream:
-        return stream.read(count), os.fstat(stream.fileno()).st_size
+    with reading(path), opened(path) as stream:
+        # A file of the kernel's may have nothing to say just now.
+        return stream.read(count) or b"", os.fstat(stream.fileno()).st_size
 
 
 def content(path: Path, limit: int = DOCUMENT_LIMIT) -> bytes:
@@ -69,8 +97,8 @@ def content(path: Path, limit: int = DOCUMENT_LIMIT) -> bytes:
     Raises:
         KitError: it is not there (exit 2), or larger (exit 4).
     """
-    with opened(path) as stream:
-        found = stream.read(limit + 1)
+    with reading(path), opened(path) as stream:
+        found = stream.read(limit + 1) or b""
         if len(found) > limit:
             count = os.fstat(stream.fileno()).st_size
             raise content_error(
@@ -85,12 +113,8 @@ def names(folder: Path) -> tuple[str, ...]:
     Raises:
         KitError: there is no such folder (exit 2), or it holds too many files (exit 4).
     """
-    try:
-        entries = os.scandir(folder)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise usage_error(f"{folder}: there is no such folder") from error
     found = []
-    with entries:
+    with reading(folder), os.scandir(folder) as entries:
         for entry in entries:
             found.append(entry.name)
             if len(found) > ENTRIES_LIMIT:

@@ -32,6 +32,8 @@ RANK_FILE = re.compile(
 )
 PARTS = ("encoder", "decoder", "llm", "vision", "visual_encoder")
 """Folders that the engines of one model are built into: encoder-decoder and multimodal models."""
+_DEEPEST_PART = 2
+"""Parts may have parts: an `llm` of `encoder` and `decoder`; links may lead in circles."""
 _SUFFIXES = (".engine", ".plan", ".trt")
 
 
@@ -169,12 +171,17 @@ def look(folder: Path) -> EngineDirectory:
         KitError: there is no such folder (exit 2); config.json cannot be read, or there is neither
             an engine's configuration nor an engine file (exit 4).
     """
+    return _look(folder, 0)
+
+
+def _look(folder: Path, depth: int) -> EngineDirectory:
     present = bounded.names(folder)
     path = folder / engine_config.FILE
     content = bounded.json_object(path) if engine_config.FILE in present else {}
     files = [name for name in present if name.endswith(_SUFFIXES) and (folder / name).is_file()]
     if engine_config.layout(content) == "none" and not files:
-        parts = tuple(look(folder / name) for name in PARTS if _is_part(folder / name))
+        named = [name for name in PARTS if depth < _DEEPEST_PART and _is_part(folder / name)]
+        parts = tuple(_look(folder / name, depth + 1) for name in named)
         if not parts:
             raise content_error(
                 f"{folder}: no engine directory: no rank*.engine in it, "

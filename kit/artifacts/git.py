@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_REFERENCE = re.compile(r"refs/[\w./+@-]{1,240}")
+_REFERENCE = re.compile(r"refs/[^\x00-\x20~^:?*\[\\\x7f]{1,240}")
+"""What git-check-ref-format lets stand in a name; that it does not climb out is looked at apart."""
 _SHA256 = re.compile(r"^\s*objectformat\s*=\s*sha256\b", re.IGNORECASE | re.MULTILINE)
 _SMALL, _PACKED_LIMIT, _INDEX_LIMIT = 4096, 8 << 20, 64 << 20
 _TAGS_LIMIT = 2000
@@ -44,7 +45,7 @@ def repository(folder: Path) -> Repository | None:
         if not target:  # an empty one is put into submodules that did not come by git
             return None
         git = folder / target
-    if not (git / "HEAD").is_file():
+    if not bounded.is_file(git / "HEAD"):
         return None
     common = _text(git / "commondir")
     return Repository(git, git / common.strip() if common else git)

@@ -18,8 +18,9 @@ from kit.artifacts import bounded, layers, settings, software, stored
 from kit.artifacts.tar import Limit
 from kit.artifacts.tree import Tree
 from kit.compat import image as probing
+from kit.console import visible
 from kit.digest import Digest
-from kit.errors import KitError, environment_error, usage_error
+from kit.errors import KitError, content_error, environment_error, usage_error
 from kit.files import disk_errors, free_bytes, make_folder
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from kit.images.engine import Engine
     from kit.observation import Observation
     from kit.project import Project
+
+
+_OBSERVATIONS_LIMIT = 50_000
+"""Large images have some thousand; each takes a kilobyte until it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ def look(reference: str, project: Project, *, probe: bool = True) -> ImageConten
             tree.add_layer(layer, f"{reference}: layer {number}")
         found = [
             *settings.observations(opened.config),
-            *map(_visible, software.observations(tree.entries())),
+            *map(_visible, _counted(software.observations(tree.entries()), reference)),
         ]
     architecture = bounded.text(opened.config, "architecture") or "unknown"
     probed, unprobed = _probed(opened, architecture, engine, project, reference, probe)
@@ -135,13 +140,20 @@ def look(reference: str, project: Project, *, probe: bool = True) -> ImageConten
     )
 
 
+def _counted(found: Iterable[Observation], where: str) -> Iterator[Observation]:
+    for count, item in enumerate(found):
+        if count >= _OBSERVATIONS_LIMIT:
+            raise content_error(f"{where}: more than {_OBSERVATIONS_LIMIT} versions in one image")
+        yield item
+
+
 def _visible(item: Observation) -> Observation:
-    version = None if item.version is None else settings.visible(item.version)
+    version = None if item.version is None else visible(item.version)
     return replace(
         item,
-        component=settings.visible(item.component),
+        component=visible(item.component),
         version=version,
-        where=settings.visible(item.where),
+        where=visible(item.where),
     )
 
 

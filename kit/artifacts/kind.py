@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from kit.artifacts import bounded, checkpoint, engine, engine_config, plan, pointer, snapshot
+from kit.artifacts import bounded, checkpoint, engine, engine_config, plan, pointer, snapshot, tar
 from kit.errors import KitError, usage_error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 Kind = Literal[
@@ -37,8 +39,10 @@ Kind = Literal[
 BUNDLE = "org.trtllm-kit.bundle"
 """The annotation of a layout's index that makes it a bundle."""
 
-_HEAD = 4096
-_LOCK_LIMIT = 4 << 20
+_HEAD = 16 << 10
+"""Bytes that tell what a file is; an archive may begin with extended headers."""
+_LOCK_LIMIT = 1 << 20
+"""Bytes: 2000 inputs; YAML takes two hundred times its size of memory."""
 _PLAN_SUFFIXES = (".engine", ".plan", ".trt")
 _SUFFIXES: tuple[tuple[tuple[str, ...], Kind], ...] = (
     (_PLAN_SUFFIXES, "plan"),
@@ -49,7 +53,7 @@ _SUFFIXES: tuple[tuple[tuple[str, ...], Kind], ...] = (
 _SCHEMAS: dict[str, Kind] = {"kit.manifest/1": "manifest", "kit.host/1": "host-facts"}
 _LOCK = re.compile(rb"^schema: kit\.lock/", re.MULTILINE)
 _TAR_PLACE, _TAR_MAGIC = 257, b"ustar"
-_IMAGE_MEMBER = re.compile(r"(\./)?(oci-layout|index\.json|manifest\.json|repositories|blobs)(/.*)?"
+_IMAGE_MEMBER = re.compile(r"(oci-layout|index\.json|manifest\.json|repositories|blobs)(/.*)?"
                            r"|[0-9a-f]{64}(\.json|\.tar|/.*)")  # fmt: skip
 _SDIST = re.compile(r"(?P<stem>[A-Za-z0-9._-]+-[0-9][A-Za-z0-9.!+]*)\.tar\.gz")
 _REFERENCE = re.compile(
@@ -108,14 +112,29 @@ def _inflated(head: bytes) -> bytes:
 
 
 def _archive(name: str, head: bytes) -> Kind:
-    """A tar archive, by the name of its first member."""
+    """A tar archive, by the names of its first members; extended headers are none."""
     if not head[_TAR_PLACE:].startswith(_TAR_MAGIC):
         return "unknown"
-    first = head[:100].partition(b"\0")[0].decode("utf-8", errors="replace")
+    first = next((path for path in _first_paths(name, head) if path), "")
     match = _SDIST.fullmatch(name)
     if match and first.partition("/")[0].lower() == match["stem"].lower():
         return "sdist"
     return "image-archive" if _IMAGE_MEMBER.fullmatch(first) else "unknown"
+
+
+class _Head(NamedTuple):
+    """The beginning of an archive as a source of bytes."""
+
+    content: bytes
+
+    def take(self, offset: int, count: int) -> bytes:
+        return self.content[offset : offset + count]
+
+
+def _first_paths(name: str, head: bytes) -> Iterator[str]:
+    with contextlib.suppress(KitError):  # the rest of the archive is missing, as it should be
+        for member in tar.members(_Head(head), name, tar.Limit()):
+            yield member.path
 
 
 def _folder(folder: Path) -> Kind:

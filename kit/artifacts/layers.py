@@ -29,7 +29,8 @@ _OTHERS = {b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 _FIRST_READ, _LARGEST_READ = 1 << 10, 1 << 16
 _NEAR = 4096
 """A next header this near is a neighbour: small files follow each other."""
-_PIECE = 1 << 18
+_PIECE = 1 << 15
+"""Bytes that are unpacked at a time; what follows the end of a gzip member in them is copied."""
 _NOTED = 64 << 20
 """Compressed layers from this size on are announced: they take a second or more each."""
 _LARGEST_EXPANSION = 1 << 40
@@ -93,7 +94,7 @@ def of_folder(top: Path, limit: Limit) -> Iterator[Member]:
     """
     first_names: dict[int, str] = {}
     for folder, folders, names in os.walk(top):
-        here = folder[len(str(top)) + 1 :]
+        here = folder[len(str(top)) :].lstrip("/")
         if _has(folder, _REDIRECTS):
             raise environment_error(f"{folder}: overlay storage keeps its content elsewhere")
         if here:

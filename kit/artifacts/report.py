@@ -216,6 +216,9 @@ def plain(value: Any) -> Any:
 
 def _is_there(path: Path) -> bool:
     try:
-        return path.exists() or path.is_symlink()
+        path.lstat()
+    except PermissionError:  # nobody can tell what lies there
+        raise
     except (OSError, ValueError):  # a name that no file can have
         return False
+    return True

@@ -7,6 +7,7 @@ backend's own repository has in each version (`kit/data/repository.json`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kit.data import repository as table
@@ -111,13 +112,18 @@ def _nearest(names: Names, version: str) -> tuple[tuple[int, int], str | None]:
         if row["name"] != names.role:
             continue
         family = row["family"]
-        theirs = table.parameters(family, names.role, version).keys() | table.tensors(
-            family, names.role, version
-        )
-        blanks = {item["name"] for item in table.placeholders(family, names.role, version)}
+        theirs, blanks = _known(family, names.role, version)
         unknown = len(mine - theirs) + len(names.placeholders - blanks)
         best = min(best, ((unknown, len(mine ^ theirs)), family), key=lambda item: item[0])
     return best
+
+
+@lru_cache(maxsize=4096)  # a repository may hold the same model many times
+def _known(family: str, role: str, version: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The parameters and tensors of a model in a version, and its placeholders."""
+    used = table.parameters(family, role, version).keys() | table.tensors(family, role, version)
+    blanks = {item["name"] for item in table.placeholders(family, role, version)}
+    return frozenset(used), frozenset(blanks)
 
 
 def _why(names: Names, parameter: str, version: str) -> str:

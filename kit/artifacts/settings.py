@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kit.artifacts import bounded
+from kit.console import visible
 from kit.observation import Observation
 
 if TYPE_CHECKING:
@@ -50,13 +51,6 @@ _SHOWN = re.compile(
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|LOGIN", re.IGNORECASE)
 _VERSION = re.compile(r"[\w.+~:-]{1,128}")
-
-
-def visible(text: str) -> str:
-    """A text from an image with everything escaped that a terminal would not just show."""
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
-    )
 
 
 def environment(config: Mapping[str, Any]) -> dict[str, str]:

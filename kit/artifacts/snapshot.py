@@ -109,7 +109,7 @@ def look(folder: Path) -> Snapshot:
     if not is_snapshot(config):
         raise content_error(f"{folder}: no Hugging Face model: config.json names no architecture")
     wanted = {name for index in INDEXES if index in present for name in _index(folder / index)}
-    missing = tuple(sorted(name for name in wanted if not (folder / name).is_file()))
+    missing = tuple(sorted(name for name in wanted if not bounded.is_file(folder / name)))
     dangling = tuple(name for name in present if not (folder / name).exists())
     files = tuple(name for name in present if (folder / name).is_file())
     pointers = tuple(name for name in files if pointer.is_at(folder / name))
@@ -170,8 +170,9 @@ def _origin(folder: Path) -> tuple[str | None, str | None]:
 
 
 def _index(path: Path) -> Iterator[str]:
-    for name in set(bounded.mapping(bounded.json_object(path), "weight_map").values()):
-        if bounded.text(name) is not None and not name.startswith("/") and ".." not in name:
+    for named in bounded.mapping(bounded.json_object(path), "weight_map").values():
+        name = bounded.text(named)
+        if name is not None and not name.startswith("/") and ".." not in name:
             yield name
 
 

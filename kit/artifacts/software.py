@@ -94,7 +94,7 @@ def wanted(path: str) -> tuple[str, int] | None:
     return (path, 0) if name.startswith("python3.") and _PYTHON.fullmatch(path) else None
 
 
-def observations(entries: Iterable[tuple[str, Entry | None]]) -> list[Observation]:
+def observations(entries: Iterable[tuple[str, Entry | None]]) -> Iterator[Observation]:
     """What the kept paths of a tree say, in the order of the paths."""
     kept = dict(entries)
     distributions = [item for path, entry in kept.items() for item in _distribution(path, entry)]
@@ -105,10 +105,12 @@ def observations(entries: Iterable[tuple[str, Entry | None]]) -> list[Observatio
         for component, pattern in _WHEEL_OF.items()
         if pattern.fullmatch(item.component)
     }
-    found = list(distributions)
+    yield from distributions
     for path, entry in kept.items():
-        found += _known_folder(path) if entry is None else _known_file(path, entry, kept, wheels)
-    return found
+        if entry is None:
+            yield from _known_folder(path)
+        else:
+            yield from _known_file(path, entry, kept, wheels)
 
 
 def cxx11_abi(cmake: str) -> str | None:

@@ -33,7 +33,7 @@ _SECTION = re.compile(r'\s*\[submodule "([^"\n]{1,256})"\]\s*')
 _SETTING = re.compile(r"\s*(path|url)\s*=\s*(\S{1,1024})\s*")
 _PIN = re.compile(r"tensorrt[_-]llm\s*((?:[=~<>!]=|[<>])[^;#]{1,128})", re.IGNORECASE)
 _SETUP_VERSION = re.compile(r"""^\s*version\s*=\s*["']([\w.+!-]{1,64})["']""", re.MULTILINE)
-_USER = re.compile(r"(?<=://)[^/@]*@")
+_USER = re.compile(r"(?<=://)[^/@]*@|^[^/:@]*:[^/@]*@")
 _PRIVATE_HOST = re.compile(
     r"localhost|[^.]*|.*\.(local|internal|intranet|corp|lan)|gitlab[\w-]*\.nvidia\.com"
     r"|(10|127|192\.168|172\.(1[6-9]|2\d|3[01]))(\.\d+)+"
@@ -159,6 +159,11 @@ def look(folder: Path) -> SourceTree:
     Raises:
         KitError: no such folder, or not TensorRT-LLM's (exit 2); damaged or hostile (exit 4).
     """
+    with bounded.reading(folder):
+        return _look(folder)
+
+
+def _look(folder: Path) -> SourceTree:
     if not folder.is_dir():
         raise usage_error(f"{folder}: there is no such folder")
     version, where = _version(folder)
@@ -254,7 +259,7 @@ def _walk(folder: Path, without: frozenset[str]) -> _Seen:
     patterns = _lfs_patterns(folder)
     count = 0
     for place, folders, names in os.walk(folder):
-        here = place[len(str(folder)) + 1 :]
+        here = place[len(str(folder)) :].lstrip("/")
         folders[:] = [
             name for name in folders if name != ".git" and _joined(here, name) not in without
         ]
@@ -273,7 +278,11 @@ def _walk(folder: Path, without: frozenset[str]) -> _Seen:
 def _see(folder: Path, path: str, seen: _Seen) -> None:
     """Note a file that should come from LFS: its pointer, or the machine it is for."""
     place = folder / path
-    if not stat.S_ISREG(place.lstat().st_mode):
+    try:
+        mode = place.lstat().st_mode
+    except FileNotFoundError:  # gone since it was listed
+        return
+    if not stat.S_ISREG(mode):
         return
     head, size = bounded.head(place, pointer.LARGEST)
     if (found := pointer.of(head)) is not None:

@@ -27,7 +27,11 @@ _DOCUMENT_LIMIT = 4 << 20
 _LAYERS_LIMIT = 1000
 _DEEPEST_INDEX = 3
 _CANDIDATES_LIMIT = 1000
+_INDEXES_LIMIT = 32 << 20
+"""Bytes of all indexes inside of indexes; one has some kilobytes."""
 _ARCHIVE_LIMIT = 100_000
+_LONGEST_NAME = 255
+"""Of a blob, a document, a layer's link: the rest of an archive is of no interest."""
 _HEX = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _COMPRESSED = {b"\x1f\x8b": "gunzip --keep", b"\x28\xb5\x2f\xfd": "zstd --decompress --keep"}
@@ -165,6 +169,8 @@ def _archive(path: Path) -> _Archive:
     with disk_errors(path), path.open("rb", buffering=0) as stream:
         source = Plain(stream.fileno(), whole, str(path))
         for member in members(source, str(path), Limit()):
+            if max(len(member.path), len(member.link)) > _LONGEST_NAME:
+                continue
             if member.kind == "file":
                 if member.offset + member.size > size:
                     raise content_error(f"{path}: the archive is cut short in {member.path}")
@@ -191,7 +197,7 @@ def _target(path: str, link: str, is_relative: bool) -> str:
 def _by_index(files: _Files, name: str | None) -> StoredImage:
     index = _document(files, "index.json")
     rows = _named(index, name) if name else None
-    found = _candidates(files, {"manifests": rows} if rows else index, 0)
+    found = _Indexes(files).candidates({"manifests": rows} if rows else index, 0)
     # A name that none of the rows bears may be the digest of an image inside an index.
     inside = [one for one in found if not name or rows or str(one.digest) == name]
     chosen = _chosen(files, inside, [one.shown for one in found], name)
@@ -246,7 +252,8 @@ def _by_docker(files: _Files, name: str | None) -> StoredImage:
     if match is None or config_region is None:
         raise content_error(f"{files.where}: configuration {config_name!r} is missing")
     image_id = Digest(match[1])
-    config = _checked(files, image_id, _content(files, config_name, config_region))
+    content = _checked(files, image_id, _content(files, config_name, config_region))
+    config = bounded.loads(content, f"{files.where}: {image_id}")
     _check_layers(files, config, len(layers))
     return StoredImage(None, image_id, config, tuple(layers))
 
@@ -259,29 +266,51 @@ def _check_layers(files: _Files, config: dict[str, Any], count: int) -> None:
         )
 
 
-def _candidates(files: _Files, index: Mapping[str, Any], depth: int) -> list[_Candidate]:
-    """The images of an index, those of indexes inside it too; attestations are none."""
-    found: list[_Candidate] = []
-    rows = index.get("manifests")
-    for row in rows if isinstance(rows, list) else ():
-        if bounded.text(row, "annotations", "vnd.docker.reference.type"):
-            continue
-        digest = _digest(files, bounded.text(row, "digest"))
-        names = (bounded.text(row, "annotations", key) for key in (NAME, _IMAGE_NAME))
-        told = tuple(dict.fromkeys(name for name in names if name))
-        if "index" in (kind := bounded.text(row, "mediaType") or "") or "manifest.list" in kind:
-            if depth >= _DEEPEST_INDEX:
-                raise content_error(f"{files.where}: indexes inside of indexes, too deep")
-            below = _candidates(files, _verified(files, digest), depth + 1)
-            found += [_Candidate(one.digest, told or one.names, one.platform) for one in below]
-        else:
-            system = bounded.text(row, "platform", "os")
-            machine = bounded.text(row, "platform", "architecture")
-            if machine != "unknown":
-                found.append(_Candidate(digest, told, f"{system}/{machine}" if machine else None))
-        if len(found) > _CANDIDATES_LIMIT:
-            raise content_error(f"{files.where}: more than {_CANDIDATES_LIMIT} images")
-    return found
+class _Indexes:
+    """The images of an index and of those inside it, each of which is read once."""
+
+    def __init__(self, files: _Files) -> None:
+        self._files = files
+        self._read: dict[Digest, list[_Candidate]] = {}
+        self._left = _INDEXES_LIMIT
+
+    def candidates(self, index: Mapping[str, Any], depth: int) -> list[_Candidate]:
+        """The images of an index; attestations are none."""
+        found: list[_Candidate] = []
+        rows = index.get("manifests")
+        for row in rows if isinstance(rows, list) else ():
+            if bounded.text(row, "annotations", "vnd.docker.reference.type"):
+                continue
+            digest = _digest(self._files, bounded.text(row, "digest"))
+            names = (bounded.text(row, "annotations", key) for key in (NAME, _IMAGE_NAME))
+            told = tuple(dict.fromkeys(name for name in names if name))
+            kind = bounded.text(row, "mediaType") or ""
+            if "index" in kind or "manifest.list" in kind:
+                below = self._inside(digest, depth + 1)
+                found += [_Candidate(one.digest, told or one.names, one.platform) for one in below]
+            else:
+                system = bounded.text(row, "platform", "os")
+                machine = bounded.text(row, "platform", "architecture")
+                place = f"{system}/{machine}" if machine else None
+                if machine != "unknown":
+                    found.append(_Candidate(digest, told, place))
+            if len(found) > _CANDIDATES_LIMIT:
+                raise content_error(f"{self._files.where}: more than {_CANDIDATES_LIMIT} images")
+        return found
+
+    def _inside(self, digest: Digest, depth: int) -> list[_Candidate]:
+        if depth > _DEEPEST_INDEX:
+            raise content_error(f"{self._files.where}: indexes inside of indexes, too deep")
+        if digest not in self._read:
+            content = _blob(self._files, digest)
+            self._left -= len(content)
+            if self._left < 0:
+                raise content_error(
+                    f"{self._files.where}: more than {_INDEXES_LIMIT} bytes of indexes in indexes"
+                )
+            document = bounded.loads(content, f"{self._files.where}: {digest}")
+            self._read[digest] = self.candidates(document, depth)
+        return self._read[digest]
 
 
 _IMAGE_NAME = "io.containerd.image.name"
@@ -343,17 +372,21 @@ def _document(files: _Files, name: str) -> dict[str, Any]:
 
 
 def _verified(files: _Files, digest: Digest) -> dict[str, Any]:
+    return bounded.loads(_blob(files, digest), f"{files.where}: {digest}")
+
+
+def _blob(files: _Files, digest: Digest) -> bytes:
     region = files.find(f"blobs/sha256/{digest.hex}")
     if region is None:
         raise content_error(f"{files.where}: no blob {digest}")
     return _checked(files, digest, _content(files, str(digest), region))
 
 
-def _checked(files: _Files, digest: Digest, content: bytes) -> dict[str, Any]:
+def _checked(files: _Files, digest: Digest, content: bytes) -> bytes:
     found = Digest.of_bytes(content)
     if found != digest:
         raise content_error(f"{files.where}: expected {digest}, found {found}")
-    return bounded.loads(content, f"{files.where}: {digest}")
+    return content
 
 
 def _content(files: _Files, name: str, region: Region) -> bytes:

@@ -186,6 +186,8 @@ def _member(
         link = (extended.get("linkpath") or _field(block, 157, 100)).decode(
             "utf-8", "backslashreplace"
         )
+        if len(link) > _PATH_LIMIT:
+            raise content_error(f"{where}: {name[:80]!r}: a link of {len(link)} characters")
         link = clean(link, where) if kind == "hardlink" else link
     if "size" in extended:
         size = _pax_size(extended["size"], where)

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
     from kit.artifacts.tar import Kind, Member
 
-_KEPT_LIMIT = 200_000
-_CONTENT_LIMIT = 128 << 20
+_KEPT_LIMIT = 50_000
+"""Files and folders, those on the way too; NVIDIA's images have some thousand."""
+_NAMES_LIMIT = 8 << 20
+"""Characters of all kept paths and links, which stand several times in what is said of them."""
+_CONTENT_LIMIT = 48 << 20
+"""Bytes; dpkg's status has less than one million, and stands in as many layers as install."""
 _MERGED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 """Folders that a merged-/usr system has as links into usr; a layer may use either name."""
 
@@ -38,7 +42,7 @@ class Tree:
     def __init__(self) -> None:
         self._root: dict[str, Any] = {}
         self._links: dict[str, str] = {}
-        self._kept = self._bytes = 0
+        self._kept = self._names = self._bytes = 0
 
     def add_layer(self, members: Iterable[Member], where: str) -> None:
         """Put one layer on top.
@@ -92,30 +96,40 @@ class Tree:
     def _keep(
         self, layer: dict[str, Any], member: Member, path: str, limit: int, where: str
     ) -> None:
-        self._kept += 1
+        if path != member.path or member.kind == "folder":
+            self._folder(layer, path, where)
+            return
         content = member.content(limit) if limit and member.kind == "file" else None
         self._bytes += len(content or b"")
-        if self._kept > _KEPT_LIMIT or self._bytes > _CONTENT_LIMIT:
-            raise content_error(
-                f"{where}: {self._kept} files that hold versions, {self._bytes} bytes of them: "
-                "not a real image"
-            )
-        if path != member.path or member.kind == "folder":
-            _folder(layer, path)
-        else:
-            folder, _, name = path.rpartition("/")
-            parent = _folder(layer, folder) if folder else layer
-            parent[name] = Entry(member.kind, member.size, member.link, content)
+        self._count(path + member.link, where)
+        folder, _, name = path.rpartition("/")
+        parent = self._folder(layer, folder, where) if folder else layer
+        parent[name] = Entry(member.kind, member.size, member.link, content)
 
+    def _folder(self, root: dict[str, Any], path: str, where: str) -> dict[str, Any]:
+        """The folder at `path`, made with all above it if need be."""
+        node, is_new = root, False
+        for name in path.split("/"):
+            below = node.get(name)
+            if not isinstance(below, dict):
+                below = node[name] = {}
+                is_new = True
+                self._count(name, where)
+            node = below
+        if is_new:
+            self._count(path, where)
+        return node
 
-def _folder(root: dict[str, Any], path: str) -> dict[str, Any]:
-    node = root
-    for name in path.split("/"):
-        below = node.get(name)
-        if not isinstance(below, dict):
-            below = node[name] = {}
-        node = below
-    return node
+    def _count(self, names: str, where: str) -> None:
+        self._kept += 1
+        self._names += len(names)
+        for found, limit, what in (
+            (self._kept, _KEPT_LIMIT, "files that hold versions"),
+            (self._names, _NAMES_LIMIT, "characters of names"),
+            (self._bytes, _CONTENT_LIMIT, "bytes that hold versions"),
+        ):
+            if found > limit:
+                raise content_error(f"{where}: more than {limit} {what}: not a real image")
 
 
 def _at(root: dict[str, Any], path: str) -> Any:

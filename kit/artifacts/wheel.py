@@ -178,6 +178,11 @@ def _wheel(path: Path) -> tuple[bytes, tuple[str, ...]]:
             ]
             if len(metadata) != 1:
                 raise content_error(f"{path}: {len(metadata)} METADATA files, expected one")
+            if metadata[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise content_error(
+                    f"{path}: METADATA is compressed by method {metadata[0].compress_type}: "
+                    "expected deflate or none, as package indexes do"
+                )
             with archive.open(metadata[0]) as member:
                 content = member.read(_METADATA_LIMIT + 1)
     except (

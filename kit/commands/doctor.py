@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit import console, project
-from kit.errors import ExitCode
+from kit.errors import ExitCode, usage_error
 from kit.files import write_json
 from kit.host.checks import checks, is_able
 from kit.host.gather import gather
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Print every check; exit 3 when something stands in the way of the kit's work."""
+    target = _target(options.export) if options.export is not None else None
     facts = gather(project.find())
     found = checks(facts, gpu=options.gpu)
-    if options.export:
-        write_json(Path(options.export), facts.to_dict())
+    if target is not None:
+        write_json(target, facts.to_dict())
         console.note(f"facts of this host: {options.export}")
     able = is_able(found)
     if options.json:
@@ -32,6 +33,26 @@ def run(options: argparse.Namespace) -> int:
         console.result(table(found))
         console.result(sentence(found, has_gpu=bool(facts.gpus)))
     return ExitCode.OK if able else ExitCode.ENVIRONMENT
+
+
+def _target(named: str) -> Path:
+    """Where the facts go: a file is replaced as a whole, and nothing else may be.
+
+    Raises:
+        KitError: a folder, a pipe or a device of that name is there (exit 2).
+    """
+    path = Path(named)
+    try:
+        is_other = not named or not path.is_file()
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        is_other = not named  # to write it is going to say what is wrong
+    except (OSError, ValueError):  # a name that is too long, a circle of links
+        is_other = True
+    if is_other:
+        hint = "kit doctor --export host.json"
+        raise usage_error(f"--export {named!r}: expected the name of a file", hint=hint)
+    return path
 
 
 def table(found: list[Check]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit import project
 from kit.artifacts import report
-from kit.console import envelope, result, table
+from kit.console import envelope, result, table, visible
 from kit.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         )
     else:
         for line in _lines(found):
-            result(_printable(line))
+            result(visible(line))
     return ExitCode.OK if found.is_sound else ExitCode.CONTENT
 
 
@@ -117,10 +117,3 @@ def _name(value: Any) -> str:
         return str(value)
     found = (value[key] for key in ("file", "name", "path", "folder", "value") if key in value)
     return str(next(found, "…"))
-
-
-def _printable(line: str) -> str:
-    """Nothing in a name or a version reaches the terminal as a control sequence."""
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line
-    )

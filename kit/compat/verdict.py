@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from kit import console
-from kit.artifacts.settings import visible
 from kit.compat.gather import Request, gather
 from kit.compat.observed import observations
 from kit.compat.rules import concerned
+from kit.console import visible
 from kit.errors import ExitCode
 
 if TYPE_CHECKING:

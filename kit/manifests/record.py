@@ -12,6 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from kit import files
 from kit.digest import Digest
 from kit.errors import content_error, usage_error
 from kit.files import safe_member, write_json
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 SCHEMA: Literal["kit.manifest/1"] = "kit.manifest/1"
 FILE = "manifest.json"
+_LARGEST = 64 << 20
+"""Bytes; one of a run with a thousand files takes some 200 KB."""
 PUBLISHED = Path(__file__).with_name("schema") / "manifest-1.json"
 
 Role = Literal["checkpoint", "engine", "output", "cache"]
@@ -277,8 +280,8 @@ def read(path: Path) -> Manifest:
     """
     path = locate(path)
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        content = json.loads(files.content(path, _LARGEST))
+    except (OSError, ValueError, RecursionError) as error:
         raise content_error(f"{path}: cannot be read as JSON: {error}") from error
     return parse(content, str(path))
 

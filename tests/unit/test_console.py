@@ -62,3 +62,8 @@ def test_the_stopwatch_runs():
     watch = console.Stopwatch()
     time.sleep(0.01)
     assert 0.005 < watch.seconds < 5
+
+
+def test_nothing_that_a_terminal_obeys():
+    assert console.visible("grün → 0.16.0") == "grün → 0.16.0"
+    assert console.visible("a\x1b[31mb\nc\x9b") == "a\\x1b[31mb\\nc\\x9b"

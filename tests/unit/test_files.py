@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit import files
 from kit.errors import ExitCode, KitError
 from kit.files import (
     atomic_writer,
@@ -201,3 +202,22 @@ def test_what_is_accepted_stays_inside(name):
         return
     inside = os.path.normpath(os.path.join("/root/folder", *member.parts))  # noqa: PTH118
     assert inside.startswith("/root/folder/")
+
+
+def test_content_of_a_plain_file_alone(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10)
+    assert files.content(path, 10) == b"x" * 10
+    with pytest.raises(KitError, match="at most 9 bytes"):
+        files.content(path, 9)
+    os.mkfifo(tmp_path / "pipe")
+    for odd in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(KitError, match="regular file"):
+            files.content(odd, 9)
+
+
+@pytest.mark.parametrize("number", [errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR])
+def test_a_name_that_cannot_be_a_file_is_a_wrong_request(number):
+    found = files.explained(OSError(number, os.strerror(number), "x"))
+    assert found is not None
+    assert found.exit_code == ExitCode.USAGE

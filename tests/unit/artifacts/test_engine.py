@@ -235,3 +235,14 @@ def _change(document, chance):
         _change(document[key], chance)
     else:
         document[key] = copy.deepcopy(chance.choice(ODD))
+
+
+def test_parts_that_are_links_in_circles_end(tmp_path):
+    """Three links up at each of the forty steps that the system follows would never end."""
+    folders.write(tmp_path, {"config.json": {}})
+    folders.new_engine(tmp_path / "decoder")
+    for name in ("encoder", "llm", "vision"):
+        (tmp_path / name).symlink_to(".")
+    with pytest.raises(KitError, match="no engine directory") as caught:
+        engine.look(tmp_path)
+    assert caught.value.exit_code == ExitCode.CONTENT

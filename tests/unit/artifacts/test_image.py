@@ -580,3 +580,84 @@ def test_file_that_is_no_image(tmp_path: Path, project: Project) -> None:
     path.write_bytes(layer({"a": b"b"}))
     with pytest.raises(KitError, match="neither an OCI layout nor a saved image"):
         look(str(path), project)
+
+
+def refused(tmp_path: Path, project: Project, *layers: bytes) -> str:
+    tracemalloc.start()
+    with pytest.raises(KitError) as caught:
+        of_layers(tmp_path, project, *layers)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert caught.value.exit_code == ExitCode.CONTENT
+    assert peak < 120 << 20
+    return str(caught.value)
+
+
+def of_names(names: list[str]) -> bytes:
+    return gzip.compress(layer(dict.fromkeys(names, b"")), 1)
+
+
+def test_indexes_that_name_each_other_many_times_are_read_once(
+    tmp_path: Path, project: Project
+) -> None:
+    """Two thousand rows, each an index of two thousand rows, and so on: without end to walk."""
+    blobs = [json.dumps({"manifests": []}).encode()]
+    rows: list[dict[str, str]] = []
+    for _ in range(3):
+        rows = [{"mediaType": INDEX, "digest": sha(blobs[-1])}] * 2000
+        blobs.append(json.dumps({"manifests": rows}).encode())
+    rows = [{"mediaType": INDEX, "digest": sha(blobs[-2])}] * 2000
+    folder = layout(tmp_path / "image", rows, blobs)
+    with pytest.raises(KitError, match="holds no image") as caught:
+        look(str(folder), project)
+    assert caught.value.exit_code == ExitCode.CONTENT
+
+
+def test_indexes_of_many_bytes_are_refused(
+    tmp_path: Path, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "_INDEXES_LIMIT", 100)
+    inner = json.dumps({"manifests": [], "pad": "x" * 200}).encode()
+    folder = layout(tmp_path / "image", [{"mediaType": INDEX, "digest": sha(inner)}], [inner])
+    with pytest.raises(KitError, match="bytes of indexes in indexes"):
+        look(str(folder), project)
+
+
+def test_paths_of_thousands_of_folders_fill_no_memory(tmp_path: Path, project: Project) -> None:
+    names = [f"{n}/" + "x/" * 3000 + "y-1.dist-info/METADATA" for n in range(100)]
+    assert "files that hold versions" in refused(tmp_path, project, of_names(names))
+
+
+def test_long_names_fill_no_memory(tmp_path: Path, project: Project) -> None:
+    names = [f"{n}/" + "x" * 15000 + "/y-1.dist-info/METADATA" for n in range(1000)]
+    assert "characters of names" in refused(tmp_path, project, of_names(names))
+
+
+def test_long_links_fill_no_memory(tmp_path: Path, project: Project) -> None:
+    members: dict[str, bytes | str | None] = {"usr/lib/libnvinfer.so.10": "x" * 500_000}
+    assert "a link of 500000 characters" in refused(tmp_path, project, layer(members))
+
+
+def test_many_records_of_packages_fill_no_memory(tmp_path: Path, project: Project) -> None:
+    stanzas = b"Package: libc6\nVersion: 2\n\n" * 2000
+    places = [f"var/lib/dpkg/status.d/{n}" for n in range(30)]
+    content = gzip.compress(layer(dict.fromkeys(places, stanzas)))
+    assert "more than 50000 versions" in refused(tmp_path, project, content)
+
+
+def test_many_contents_fill_no_memory(tmp_path: Path, project: Project) -> None:
+    places = [f"var/lib/dpkg/status.d/{n}" for n in range(1000)]
+    content = gzip.compress(layer(dict.fromkeys(places, bytes(60_000))), 1)
+    assert "bytes that hold versions" in refused(tmp_path, project, content)
+
+
+def test_long_names_of_an_archive_are_passed_over(tmp_path: Path, project: Project) -> None:
+    path = oci_archive(tmp_path / "image.tar", Image([layer(BASE)]))
+    with tarfile.open(path, "a") as archive:
+        for number in range(2000):
+            archive.addfile(tarfile.TarInfo(f"{number}/" + "x" * 15_000))
+    tracemalloc.start()
+    assert look(str(path), project).layers == 1
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 << 20

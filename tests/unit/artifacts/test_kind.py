@@ -121,3 +121,23 @@ def test_nothing_there_and_no_file(tmp_path):
 )
 def test_names_of_images(text, expected):
     assert kind.is_reference(text) is expected
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize(
+    ("name", "members", "expected"),
+    [
+        ("foo-1.0.tar.gz", ["foo-1.0/", "foo-1.0/PKG-INFO"], "sdist"),
+        ("image.tar.gz", ["./", "./blobs/", "./oci-layout"], "image-archive"),
+        ("image.tar.gz", ["notes.txt", "oci-layout"], "unknown"),
+    ],
+)
+def test_archives_that_begin_with_extended_headers(tmp_path, form, name, members, expected):
+    path = tmp_path / name
+    with tarfile.open(path, "w:gz", format=form) as archive:
+        for place in members:
+            member = tarfile.TarInfo(place)
+            member.type = tarfile.DIRTYPE if place.endswith("/") else tarfile.REGTYPE
+            member.pax_headers = {"mtime": "1696398499.373079"}
+            archive.addfile(member)
+    assert kind.of(path) == expected

@@ -122,3 +122,17 @@ def test_an_index_may_not_lead_outside(tmp_path):
     index = {"weight_map": {"a": "/etc/passwd", "b": "../x", "c": 5, "d": "model-1.safetensors"}}
     folders.write(tmp_path, {"model.safetensors.index.json": index})
     assert snapshot.look(tmp_path).missing == ()
+
+
+@pytest.mark.parametrize("named", [["a"], {}, None, 5, "x/../../y", "/etc/passwd", "a\0b"])
+def test_an_index_of_odd_names(tmp_path, named):
+    folder = model(tmp_path)
+    index = {"weight_map": {"a": named, "b": "model-3.safetensors"}}
+    folders.write(folder, {"model.safetensors.index.json": index})
+    assert "model-3.safetensors" in snapshot.look(folder).missing
+
+
+def test_an_index_with_a_name_that_no_file_can_have(tmp_path):
+    folder = model(tmp_path)
+    folders.write(folder, {"model.safetensors.index.json": {"weight_map": {"a": "n" * 300}}})
+    assert snapshot.look(folder).missing == ("n" * 300,)

@@ -333,3 +333,45 @@ def test_archive_without_an_object_ends(tmp_path: Path) -> None:
     path = tmp_path / "lib.a"
     path.write_bytes(archive(*[(b"/", b"")] * 100, (b"a.o/", object_file(X86_64))))
     assert elf.machine(path) is None
+
+
+@pytest.mark.parametrize("name", ["feature/a#b", "fix-a,b=c", "über/x", "a(b)"])
+def test_branches_of_all_names(tmp_path: Path, name: str) -> None:
+    tree(tmp_path)
+    branch = tmp_path / ".git" / "refs" / "heads" / name
+    branch.parent.mkdir(parents=True)
+    branch.write_text("a" * 40 + "\n")
+    (tmp_path / ".git" / "HEAD").write_text(f"ref: refs/heads/{name}\n")
+    assert source.look(tmp_path).commit == "a" * 40
+
+
+@pytest.mark.parametrize("target", ["a\0b", "n" * 300, "/dev/zero", "."])
+def test_git_data_in_impossible_places(tmp_path: Path, target: str) -> None:
+    tree(tmp_path)
+    (tmp_path / ".git").write_text(f"gitdir: {target}\n")
+    assert source.look(tmp_path).commit is None
+    (tmp_path / ".git").unlink()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("a" * 40)
+    (tmp_path / ".git" / "commondir").write_text(target)
+    found = source.look(tmp_path)
+    assert (found.commit, found.tags) == ("a" * 40, ())
+
+
+def test_submodule_at_a_path_that_no_file_can_have(tmp_path: Path) -> None:
+    (tree(tmp_path) / ".gitmodules").write_text(f'[submodule "a"]\npath = {"n" * 300}\n')
+    with pytest.raises(KitError, match="too long") as caught:
+        source.look(tmp_path)
+    assert caught.value.exit_code == ExitCode.CONTENT
+
+
+def test_passwords_in_short_addresses_are_left_out(tmp_path: Path) -> None:
+    settings = '[submodule "a"]\npath = a\nurl = me:secret@host:x.git\n'
+    (tree(tmp_path) / ".gitmodules").write_text(settings)
+    assert [one.url for one in source.look(tmp_path).submodules] == ["host:x.git"]
+
+
+def test_a_file_that_has_gone_since_it_was_listed(tmp_path: Path) -> None:
+    seen = source._Seen([], [], [])
+    source._see(tmp_path, "gone.a", seen)
+    assert (seen.missing, seen.libraries) == ([], [])

@@ -198,3 +198,17 @@ def test_damage_is_never_a_traceback(tmp_path: Path, kind: str) -> None:
     for content in cuts[:-1] if kind == "whl" else cuts[:8]:
         path.write_bytes(content)
         refused(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compression_is_one_error(tmp_path: Path, method: int) -> None:
+    path = tmp_path / NAME
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr(f"{INFO}/METADATA", METADATA)
+    content = bytearray(path.read_bytes())
+    place = content.find(b"METADATA") + len("METADATA")
+    content[place + 4 : place + 24] = bytes(20)  # its own check would raise what nobody expects
+    path.write_bytes(content)
+    with pytest.raises(KitError, match=f"method {method}") as caught:
+        wheel.look(path)
+    assert caught.value.exit_code == ExitCode.CONTENT

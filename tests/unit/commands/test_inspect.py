@@ -197,3 +197,19 @@ def test_no_damage_is_a_bug(tmp_path, capsys):
                 assert code in (0, 4), (path, err)
                 assert json.loads(out)["ok"] is (code == 0)
             path.write_bytes(whole)
+
+
+def test_what_may_not_be_seen_is_not_said_to_be_absent(tmp_path, capsys):
+    folder = tmp_path / "closed"
+    folders.new_engine(folder / "engine")
+    folder.chmod(0)
+    user = os.geteuid()
+    if user == 0:  # root may see everything
+        os.seteuid(65534)
+    try:
+        code, _, err = inspect(capsys, folder / "engine")
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+    assert code == 3
+    assert "Permission denied" in err

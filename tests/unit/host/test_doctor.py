@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kit.commands import doctor
-from kit.errors import ExitCode
+from kit.errors import ExitCode, KitError
 from kit.host import facts
 from tests.unit.host import recordings as said
 
@@ -68,3 +68,15 @@ def test_a_host_that_is_not_able_is_exported_too(machine, capsys, tmp_path):
     assert doctor.run(options(export=str(path), json=True)) == ExitCode.ENVIRONMENT
     assert json.loads(capsys.readouterr().out)["ok"] is False
     assert facts.read(path).engines == ()
+
+
+def test_nothing_but_a_file_is_replaced_by_an_export(able, tmp_path):
+    """Written and renamed as root, the facts would stand where /dev/null stood."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "circle").symlink_to("circle")
+    for name in ("pipe", "null", "circle", ".", "n" * 300, ""):
+        with pytest.raises(KitError, match="the name of a file") as caught:
+            doctor.run(options(export=str(tmp_path / name) if name else ""))
+        assert caught.value.exit_code == ExitCode.USAGE
+    assert (tmp_path / "pipe").is_fifo()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kit.host import gather, gpus, programs
+from kit.files import write_json
+from kit.host import facts, gather, gpus, programs
 from tests.unit.host import recordings as said
 
 pytestmark = pytest.mark.skipif(
@@ -123,7 +124,7 @@ def test_podman_that_fails(machine):
     machine.program("podman", "echo 'Error: cannot open /home/ann/x' >&2; exit 125")
     found = gather.gather(machine.project)
     assert found.engine.version is None
-    assert found.reason("engines.podman") == "podman: exit code 125: Error: cannot open /home/ann/x"
+    assert found.reason("engines.podman") == "podman: exit code 125: Error: cannot open ~/x"
 
 
 def test_an_engine_that_is_none(machine, monkeypatch):
@@ -153,3 +154,16 @@ def test_nobody_is_named(machine, tmp_path, monkeypatch):
     ):
         assert secret not in text
     assert "cannot reach <host> at <address> for <user> in ~" in text
+
+
+def test_what_programs_say_of_themselves_reaches_no_terminal_and_can_be_read_back(
+    machine, tmp_path
+):
+    version = {**said.PODMAN["version"], "Version": "4.9.\x1b[31m3\u202e"}
+    store = {**said.PODMAN["store"], "graphDriverName": "over\x9blay"}
+    machine.says("podman", json.dumps({**said.PODMAN, "version": version, "store": store}))
+    found = gather.gather(machine.project)
+    assert (found.engine.version, found.engine.storage) == ("4.9.[31m3", "overlay")
+    path = tmp_path / "host.json"
+    write_json(path, found.to_dict())
+    assert facts.read(path) == found

@@ -169,3 +169,8 @@ def test_pci_bus(tmp_path):
         _file(tmp_path / "sys/bus/pci/devices" / name / "vendor", f"{vendor}\n")
         _file(tmp_path / "sys/bus/pci/devices" / name / "class", f"{kind}\n")
     assert gpus.on_pci(tmp_path) == 1
+
+
+def test_more_gpus_than_any_host_has():
+    with pytest.raises(ValueError, match="300 GPUs"):
+        gpus.parse_xml("<nvidia_smi_log>" + "<gpu/>" * 300 + "</nvidia_smi_log>")

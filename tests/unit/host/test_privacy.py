@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,36 @@ def test_variables_keep_their_secrets():
         "https_proxy": None,
         "LD_LIBRARY_PATH": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("dial [fe80::1%eth0]:2375", "dial [<address>]:2375"),
+        ("at 2001:db8::7 now", "at <address> now"),
+        ("at ::1", "at <address>"),
+        ("ssh://core@build7.example.com:22/run", "ssh://<host>/run"),
+        ("git@build7.example.com: denied", "<user>@<host>: denied"),
+        ("unix:///run/x.sock", "unix:///run/x.sock"),
+        ("cannot open /home/bob/x", "cannot open ~/x"),
+        ("at 12:34:56 std::bad_alloc, x::y", "at 12:34:56 std::bad_alloc, x::y"),
+    ],
+)
+def test_other_hosts_and_users_are_not_named_either(said, told):
+    assert privacy.message(said) == told
+
+
+def test_every_name_of_this_user_is_taken_out(monkeypatch):
+    monkeypatch.setenv("LOGNAME", "root")
+    monkeypatch.setenv("USER", "ann")
+    monkeypatch.setenv("SUDO_USER", "bob")
+    assert privacy.message("ann and bob") == "<user> and <user>"
+    assert privacy.path("/scratch/ann/kit") == "/scratch/<user>/kit"
+    assert privacy.path("/scratch/annabel/kit") == "/scratch/annabel/kit"
+
+
+def test_another_home_in_the_environment_hides_the_real_one_too(monkeypatch):
+    home = pwd.getpwuid(os.geteuid()).pw_dir
+    monkeypatch.setenv("HOME", "/tmp/elsewhere")
+    assert privacy.path(f"{home}/x") == "~/x"
+    assert privacy.message(f"open {home}/x") == "open ~/x"
