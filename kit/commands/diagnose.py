@@ -43,10 +43,9 @@ def _text(diagnosis: Diagnosis) -> list[str]:
         text += [f"and {left} more: --json lists them", ""] if left > 0 else []
     if not diagnosis.matches:
         text.append(UNKNOWN)
-    if not diagnosis.matches or all(match.kind != "cause" for match in diagnosis.matches):
-        text += ["lines that look like a failure:", *map(_indented, diagnosis.suspects)][
-            : None if diagnosis.suspects else 0
-        ]
+    known = any(match.kind == "cause" for match in diagnosis.matches)
+    if diagnosis.suspects and not known:
+        text += ["lines that look like a failure:", *map(_indented, diagnosis.suspects)]
     if diagnosis.consequences:
         text.append("what followed:")
         text += [

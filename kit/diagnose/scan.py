@@ -7,18 +7,18 @@ cannot do without. Regular expressions see the few lines that are left, each wit
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kit.diagnose import lines as text_of
+from kit.diagnose.index import Index
 from kit.diagnose.symptoms import Pattern, Symptom, fold
 from kit.diagnose.tables import Joined, TableJoiner, cells, unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    import re
+    from collections.abc import Iterable, Sequence
 
     from kit.diagnose.lines import Severity
     from kit.diagnose.source import Block
@@ -68,7 +68,7 @@ class Finding:
 @dataclass(slots=True)
 class _State:
     hits: int = 0
-    misses: int = 0
+    misses: float = 0.0
     seen: dict[str, int] = field(default_factory=dict)
 
 
@@ -77,7 +77,7 @@ class Scanner:
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         self.findings: list[Finding] = []
-        self._index = _Index(patterns)
+        self._index = Index(patterns)
         self._states: dict[str, _State] = {}
         self._seen: set[bytes] = set()
         self._tried: dict[frozenset[bytes], int] = {}
@@ -150,8 +150,10 @@ class Scanner:
             found = wanted_words & known
             often = bool(found) and self._often(known)
             for word in found:
-                for pattern in wanted[word]:
-                    if (pattern.numeric or not often) and pattern.literal in view.raw[place]:
+                for pattern in tuple(wanted[word]):
+                    if often and not pattern.numeric:
+                        self._missed(pattern, len(view.raw[place]), tried=False)
+                    elif pattern.literal in view.raw[place]:
                         self._try(pattern, view, place)
 
     def _often(self, known: frozenset[bytes]) -> bool:
@@ -186,6 +188,8 @@ class Scanner:
     def _join(self, block: Block) -> None:
         """Put together what was wrapped, and look at that too."""
         for number, line in _rows(block):
+            if line.count(b"|") < 2 and _BAR not in line:
+                continue
             row = cells(text_of.without_prefixes(text_of.bare(line)))
             if row and (record := self._joiner.add(number, row)):
                 self._look_at_joined(record)
@@ -236,57 +240,11 @@ class Scanner:
         if len(state.seen) >= most or state.hits >= MOST_HITS:
             self._index.drop(lambda other: other.symptom is symptom)
 
-    def _missed(self, pattern: Pattern, length: int) -> None:
+    def _missed(self, pattern: Pattern, length: int, *, tried: bool = True) -> None:
         state = self._states.setdefault(f"{pattern.symptom.id} {pattern.place}", _State())
-        state.misses += 1 + length // _EXCERPT
+        state.misses += (1 + length / _EXCERPT) * (1.0 if tried else _UNTRIED)
         if state.misses >= MOST_MISSES:
             self._index.drop(lambda other: other is pattern)
-
-
-class _Index:
-    """Patterns by the words that they cannot do without."""
-
-    def __init__(self, patterns: Iterable[Pattern]) -> None:
-        self._patterns = list(patterns)
-        self._arrange()
-
-    def _arrange(self) -> None:
-        self._by_word: dict[bytes, list[Pattern]] = {}
-        for pattern in self._patterns:
-            for word in pattern.anchors[0]:
-                self._by_word.setdefault(word, []).append(pattern)
-        self.words = frozenset(
-            word for one in self._patterns for group in one.anchors for word in group
-        )
-        self.numeric = frozenset(
-            word for one in self._patterns if one.numeric for word in one.anchors[0]
-        )
-
-    def wanted(
-        self, present: frozenset[bytes], words: list[bytes], data: bytes
-    ) -> dict[bytes, list[Pattern]]:
-        """The patterns that words and bytes allow, by those words of each that are rarest here."""
-        possible = {
-            id(pattern): pattern
-            for word in present & self._by_word.keys()
-            for pattern in self._by_word[word]
-            if not any(present.isdisjoint(group) for group in pattern.anchors)
-            and pattern.literal in data
-        }
-        if not possible:
-            return {}
-        times = Counter(filter(present.__contains__, words))
-        found: dict[bytes, list[Pattern]] = {}
-        for pattern in possible.values():
-            rarest = min(pattern.anchors, key=lambda group: sum(times[word] for word in group))
-            for word in present.intersection(rarest):
-                found.setdefault(word, []).append(pattern)
-        return found
-
-    def drop(self, done: Callable[[Pattern], bool]) -> None:
-        """Look for these no longer."""
-        self._patterns = [pattern for pattern in self._patterns if not done(pattern)]
-        self._arrange()
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,20 +312,23 @@ def _view(block: Block, carried: list[bytes], folded: list[bytes]) -> _View:
 
 def _rows(block: Block) -> Iterable[tuple[int, bytes]]:
     """The lines that may be rows of a table, in whatever they are packed, with their numbers."""
+    data = block.data
+    ends: list[int] = []
+    packed = b'\\n"' in data
+    for mark in _ROW_ENDS if packed or b"\r" in data or _BAR in data else _ROW_ENDS[:1]:
+        place = data.find(mark)
+        while place >= 0:
+            ends.append(place)
+            place = data.find(mark, place + 1)
+    if data.endswith((b"|", _BAR)):
+        ends.append(len(data) - 1)
     number, counted = block.first_line, 0
-    if b"|" not in block.data and "│".encode() not in block.data:
-        return
-    for match in _ROW_END.finditer(block.data):
-        start = block.data.rfind(b"\n", 0, match.start()) + 1
-        if start < counted:
-            continue  # another part of the row before
-        end = block.data.find(b"\n", match.start())
-        end = len(block.data) if end < 0 else end
-        number += block.data.count(b"\n", counted, start)
+    for place in sorted(ends):
+        start = data.rfind(b"\n", 0, place) + 1
+        number += data.count(b"\n", counted, start)
         counted = start
-        yield number, block.data[start:end]
-        number += 1
-        counted = min(end + 1, len(block.data))
+        end = data.find(b"\n", place)
+        yield number, data[start : end if end >= 0 else len(data)]
 
 
 def _last_lines(block: Block) -> list[bytes]:
@@ -382,9 +343,10 @@ def _last_lines(block: Block) -> list[bytes]:
 
 def _readable(data: bytes) -> bytes:
     """Without colours and JSON's line ends, which would grow together with words."""
-    if b"\x1b[" in data or b"\\u001b" in data or b"\x1b]" in data:
+    escapes = b"\\" in data
+    if b"\x1b" in data or (escapes and b"\\u001b" in data):
         data = text_of.ANSI_BYTES.sub(b"", data)
-    return data.replace(b"\\n", b"  ") if b"\\n" in data else data
+    return data.replace(b"\\n", b"  ") if escapes else data
 
 
 def _excerpt(text: str, matched: str) -> str:
@@ -398,10 +360,12 @@ def _excerpt(text: str, matched: str) -> str:
 
 
 _FEW_WORDS = 4
+_UNTRIED = 0.1
 _WRAPPED_FROM = 40
 _ENDS = frozenset(".:;{})")
-_SHORT_WORD = 4
-_ROW_END = re.compile(rb"(?:\||\xe2\x94[\x82\x83])(?:[ \r]*(?:\n|\Z)|\\n\")")
+_SHORT_WORD = 3
+_BAR = "│".encode()
+_ROW_ENDS = (b"|\n", b"|\r", b'|\\n"', _BAR + b"\n", _BAR + b"\r")
 """A row's last border: before the line's end, or before that of a JSON record's text."""
 _WIDTHS = range(60, 301)
 _OF_ONE_LINE = frozenset({"suspect", "release"})

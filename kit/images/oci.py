@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import os
+import shutil
 import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.digest import CHUNK, Digest
 from kit.errors import content_error
-from kit.files import locked, write_bytes, write_json
+from kit.files import atomic_writer, locked, make_folder, write_bytes, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -142,6 +144,20 @@ class Layout:
             self, digest, config_digest, layers, json.loads(self._read(config_digest, hint))
         )
 
+    def take(self, digest: Digest, path: Path) -> None:
+        """Make a file whose digest was checked a blob, byte for byte: a link where disks allow."""
+        place = self.blob(digest)
+        if place.exists():
+            return
+        make_folder(place.parent)
+        try:
+            os.link(path, place)
+        except FileExistsError:  # another process was first
+            return
+        except OSError:
+            with path.open("rb") as source, atomic_writer(place, 0o444) as target:
+                shutil.copyfileobj(source, target, CHUNK)
+
     def names(self) -> dict[str, Digest]:
         """The images that the index names."""
         index = self.root / "index.json"
@@ -152,9 +168,12 @@ class Layout:
 
     def name(self, image: Image, name: str) -> str:
         """Give an image a further reference in the index; returns it."""
-        size = self.blob(image.manifest_digest).stat().st_size
-        self._name(name, _descriptor(MANIFEST, image.manifest_digest, size))
+        self.name_manifest(name, image.manifest_digest, MANIFEST)
         return name
+
+    def name_manifest(self, name: str, digest: Digest, media_type: str) -> None:
+        """Give a manifest, a blob that is there, a reference in the index."""
+        self._name(name, _descriptor(media_type, digest, self.blob(digest).stat().st_size))
 
     def _name(self, name: str, descriptor: dict[str, Any]) -> None:
         with locked(self.root / ".lock"):

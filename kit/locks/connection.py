@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import http.client
 import netrc
 import os
 import ssl
 import threading
+import time
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import urllib3
 
 _REDIRECTS = 10
+_TRAVELLING = frozenset({"accept", "accept-encoding", "range", "user-agent"})
+"""Headers that may follow a redirect to another host; any other may be a secret of the first."""
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -32,6 +36,26 @@ class NotFound(KitError):  # noqa: N818 (the caller knows what it means for a pa
 
     def __init__(self, url: str) -> None:
         super().__init__(f"{url}: not found", exit_code=ExitCode.ENVIRONMENT)
+
+
+class Refused(KitError):  # noqa: N818 (the caller may have another login)
+    """The server wants a login, or a better one (401, 403, 407).
+
+    Attributes:
+        status: what it answers.
+        url: where it does, after all redirects.
+        challenge: which login it wants (`WWW-Authenticate`); may be empty.
+    """
+
+    def __init__(self, asked: str, url: str, status: int, challenge: str) -> None:
+        super().__init__(
+            f"{shown(asked)}: the server refuses with {status}: a login is missing or wrong; "
+            "its place is ~/.netrc, for the Hugging Face hub HF_TOKEN",
+            exit_code=ExitCode.ENVIRONMENT,
+        )
+        self.status = status
+        self.url = url
+        self.challenge = challenge
 
 
 class Interrupted(Exception):  # noqa: N818 (never leaves the client)
@@ -68,9 +92,9 @@ class Connections:
 
     @contextlib.contextmanager
     def open(
-        self, url: str, headers: dict[str, str], method: str = "GET"
+        self, url: str, headers: dict[str, str], method: str = "GET", body: bytes | None = None
     ) -> Iterator[tuple[urllib3.BaseHTTPResponse, str]]:
-        """Ask, and follow redirects; a login never travels on to another host."""
+        """Ask, and follow redirects; neither a login nor a body travels on to another host."""
         import urllib3
 
         headers.setdefault("User-Agent", "trtllm-kit")
@@ -83,6 +107,7 @@ class Connections:
                 response = self._pool(bare).urlopen(
                     method,
                     bare,
+                    body=body,
                     headers=headers,
                     preload_content=False,
                     redirect=False,
@@ -92,13 +117,17 @@ class Connections:
                 _fail(bare, error)
             try:
                 if target := response.get_redirect_location():
-                    following = urljoin(bare, target)
-                    _require_safe(bare, following)
+                    following = _joined(bare, target)
                     if urlsplit(following)[:2] != urlsplit(bare)[:2]:
+                        if body is not None:
+                            raise environment_error(
+                                f"{shown(bare)}: refused to send a request with content on to "
+                                f"{shown(following)}"
+                            )
                         headers = {
                             name: value
                             for name, value in headers.items()
-                            if name.lower() not in ("authorization", "cookie")
+                            if name.lower() in _TRAVELLING
                         }
                     url = following
                     response.drain_conn()
@@ -147,13 +176,19 @@ class Connections:
             return self._pools[proxy or ""]
 
 
-def require_success(response: urllib3.BaseHTTPResponse, url: str) -> None:
+def require_success(response: urllib3.BaseHTTPResponse, url: str, final: str = "") -> None:
     """Go on only with an answer that carries the file.
+
+    Args:
+        response: the answer.
+        url: what was asked for.
+        final: where the answer came from, if redirects led elsewhere.
 
     Raises:
         NotFound: the server does not have it.
         Interrupted: it may have it later.
-        KitError: it refuses (exit 3).
+        Refused: it wants another login (exit 3).
+        KitError: anything else that carries no file (exit 3).
     """
     status = response.status
     if status in (200, 206):
@@ -161,22 +196,36 @@ def require_success(response: urllib3.BaseHTTPResponse, url: str) -> None:
     if status in (404, 410):
         raise NotFound(shown(url))
     if status in _RETRIED:
-        rest = response.headers.get("Retry-After", "")
-        raise Interrupted(f"the server answers {status}", float(rest) if rest.isdigit() else 0.0)
+        rest = _seconds(response.headers.get("Retry-After", ""))
+        raise Interrupted(f"the server answers {status}", rest)
     if status in (401, 403, 407):
-        raise environment_error(
-            f"{shown(url)}: the server refuses with {status}: a login is missing or wrong; "
-            "its place is ~/.netrc, for the Hugging Face hub HF_TOKEN"
-        )
+        challenge = response.headers.get("WWW-Authenticate", "")
+        raise Refused(url, final or url, status, challenge)
     raise environment_error(f"{shown(url)}: the server answers {status}, expected 200")
 
 
-def _require_safe(origin: str, target: str) -> None:
-    scheme = urlsplit(target).scheme
+def _seconds(retry_after: str) -> float:
+    """How long a server wants to rest: it says seconds or a date (RFC 9110, 10.2.3)."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+
+
+def _joined(origin: str, location: str) -> str:
+    """Where a redirect leads; never to a disk, never from https to http."""
+    try:
+        target = urljoin(origin, location)
+        scheme = urlsplit(target).scheme
+    except ValueError:
+        raise environment_error(f"{shown(origin)}: sent on to what is no URL") from None
     if scheme not in ("http", "https") or (origin.startswith("https:") and scheme == "http"):
         raise environment_error(
             f"{shown(origin)}: refused to be sent on to {shown(target)}: not https"
         )
+    return target
 
 
 def _fail(url: str, error: urllib3.exceptions.HTTPError) -> NoReturn:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kit.locks.http import Client
-    from kit.locks.lock import Input, Lock
+    from kit.locks.lock import Input, Kind, Lock
     from kit.project import Project
     from kit.store import Reception
 
@@ -170,25 +170,48 @@ class _Crew:
 
 
 def _sources(project: Project, lock: Lock, client: Client) -> Callable[[Input], Source]:
-    from kit.locks.deb import DebianSource
+    """The sources of the kinds that the lock holds; modules of other kinds are not imported."""
     from kit.locks.directory import PREFIX, DirectorySource
-    from kit.locks.hf import HubSource
-    from kit.locks.pypi import PythonSource
 
-    python = PythonSource(client, lock.stack)
-    by_kind: dict[str, Source] = {
-        "deb": DebianSource(client, lock.stack),
-        "wheel": python,
-        "sdist": python,
-        "file": FileSource(client, lock.stack),
-        "model": HubSource(client, lock.stack),
-    }
+    by_kind = {kind: _source(kind, project, lock, client) for kind in {i.kind for i in lock.inputs}}
+    if "wheel" in by_kind and "sdist" in by_kind:
+        by_kind["sdist"] = by_kind["wheel"]  # one look at the index for both
     folder = DirectorySource(project.root, lock.stack)
 
     def source(item: Input) -> Source:
         return folder if item.location.startswith(PREFIX) else by_kind[item.kind]
 
     return source
+
+
+def _source(kind: Kind, project: Project, lock: Lock, client: Client) -> Source:
+    match kind:
+        case "deb":
+            from kit.locks.deb import DebianSource
+
+            return DebianSource(client, lock.stack)
+        case "wheel" | "sdist":
+            from kit.locks.pypi import PythonSource
+
+            return PythonSource(client, lock.stack)
+        case "model":
+            from kit.locks.hf import HubSource
+
+            return HubSource(client, lock.stack)
+        case "oci":
+            from kit.locks.oci import OciSource
+
+            return OciSource(client, lock.stack)
+        case "git":
+            from kit.locks.git import GitSource
+
+            return GitSource(project, lock.stack, client)
+        case "lfs":
+            from kit.locks.lfs import LfsSource
+
+            return LfsSource(client, lock.stack, lock.select(kind="lfs"))
+        case "file":
+            return FileSource(client, lock.stack)
 
 
 class FileSource:
@@ -201,9 +224,10 @@ class FileSource:
     def bring(self, item: Input, reception: Reception) -> None:
         """Download one file into the store."""
         from kit.locks.connection import NotFound
+        from kit.locks.mirrors import rewrite
 
         try:
-            self._client.download(item.location, reception)
+            self._client.download(rewrite(item.location), reception)
         except NotFound as error:
             raise environment_error(
                 f"{item} has vanished: {error}; correct its url in the intent",

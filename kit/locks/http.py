@@ -56,18 +56,38 @@ class Client:
         """Accept one more file of certificate authorities, besides the environment's."""
         self._connections.trust(certificates)
 
-    def read(self, url: str, headers: Mapping[str, str] | None = None) -> tuple[bytes, str, str]:
+    def read(
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        body: bytes | None = None,
+        limit: int = _PAGE_LIMIT,
+    ) -> tuple[bytes, str, str]:
         """A small document: its bytes, its media type, the URL it was finally found at.
+
+        Args:
+            url: where it is.
+            headers: what to send along.
+            body: what to send with it, as a POST.
+            limit: bytes that it may have.
 
         Raises:
             NotFound: it is not there.
-            KitError: it cannot be had (exit 3).
+            Refused: another login is needed (exit 3).
+            KitError: it cannot be had (exit 3), or is too large (exit 4).
         """
+        method = "GET" if body is None else "POST"
 
         def attempt() -> tuple[bytes, str, str]:
-            with self._connections.open(url, dict(headers or {})) as (response, final):
-                require_success(response, url)
-                content = response.read(_PAGE_LIMIT, decode_content=True)
+            with self._connections.open(url, dict(headers or {}), method, body) as (
+                response,
+                final,
+            ):
+                require_success(response, url, final)
+                content = response.read(limit + 1, decode_content=True)
+                if len(content) > limit:
+                    raise content_error(f"{shown(url)}: larger than {limit} bytes")
                 media = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
                 return content, media, final
 
@@ -80,10 +100,10 @@ class Client:
 
         def attempt() -> int | None:
             asked = {**(headers or {}), "Accept-Encoding": "identity"}
-            with self._connections.open(url, asked, "HEAD") as (response, _):
+            with self._connections.open(url, asked, "HEAD") as (response, final):
                 if response.status in (405, 501):
                     return None
-                require_success(response, url)
+                require_success(response, url, final)
                 response.drain_conn()
                 return _whole(response.headers.get("Content-Length"))
 
@@ -116,6 +136,7 @@ class Client:
 
         Raises:
             NotFound: it is not there.
+            Refused: another login is needed (exit 3); what has come is kept.
             KitError: no connection, or it broke too often (exit 3); wrong content (exit 4).
             Cancelled: the work was called off.
         """
@@ -153,11 +174,11 @@ class Client:
         asked = {**headers, "Accept-Encoding": "identity"}
         if reception.offset:
             asked["Range"] = f"bytes={reception.offset}-"
-        with self._connections.open(url, asked) as (response, _):
+        with self._connections.open(url, asked) as (response, final):
             if response.status == 416:
                 reception.restart()
                 raise Interrupted("the server refused to continue")
-            require_success(response, url)
+            require_success(response, url, final)
             if reception.offset and response.status != 206:
                 reception.restart()
             _require_size(response, reception)

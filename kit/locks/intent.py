@@ -26,6 +26,11 @@ _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PYTHON = re.compile(r"3\.[0-9]+")
 _SUITE = re.compile(r"[a-z][a-z0-9./-]*")
 _COMMIT_OR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_IMAGE = re.compile(
+    r"[a-z0-9][a-z0-9.-]*(?::[0-9]+)?/[a-z0-9][a-z0-9._/-]*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 
 
@@ -100,6 +105,33 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageReference:
+    """An image of a registry, by tag or by manifest digest, for the intent's platform."""
+
+    name: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTree:
+    """One commit of a git repository.
+
+    Attributes:
+        name: the group that its parts get in the lock.
+        url: where it is cloned from.
+        commit: in full.
+        submodules: whether the commits of its submodules come with it, all levels.
+        lfs: patterns of the LFS objects that are needed, such as `cpp/**`; none without any.
+    """
+
+    name: str
+    url: str
+    commit: str
+    submodules: bool
+    lfs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """What one stack is to be made of.
 
@@ -118,11 +150,18 @@ class Intent:
     python: Python | None
     files: tuple[File, ...]
     models: tuple[Model, ...]
+    images: tuple[ImageReference, ...] = ()
+    sources: tuple[SourceTree, ...] = ()
 
     @property
     def digest(self) -> Digest:
         """Identity of what is asked for: comments, layout and order of keys do not matter."""
-        return Digest.of_document({"schema": SCHEMA, **asdict(self)})
+        asked = asdict(self)
+        for later in ("images", "sources"):
+            # Locks that were made before there were any stay good.
+            if not asked[later]:
+                del asked[later]
+        return Digest.of_document({"schema": SCHEMA, **asked})
 
     @property
     def architecture(self) -> str:
@@ -165,9 +204,13 @@ def load(path: Path) -> Intent:
         python=_python(python) if python else None,
         files=tuple(_file(section) for section in top.sections("files")),
         models=tuple(_model(section) for section in top.sections("models")),
+        images=tuple(_image(section) for section in top.sections("images")),
+        sources=tuple(_source(section) for section in top.sections("sources")),
     )
     _refuse_repeated(top, "files", (f"{item.group}/{item.name}" for item in intent.files))
     _refuse_repeated(top, "models", (item.name for item in intent.models))
+    _refuse_repeated(top, "images", (item.name for item in intent.images))
+    _refuse_repeated(top, "sources", (item.name for item in intent.sources))
     top.close()
     return intent
 
@@ -255,6 +298,32 @@ def _model(section: document.Section) -> Model:
         _refuse_repeated(section, "allow", allow)
     section.close()
     return Model(name, directory, repo, revision, allow)
+
+
+def _image(section: document.Section) -> ImageReference:
+    name = _group_name(section, section.text("name"), "name")
+    reference = section.text("reference")
+    if not _IMAGE.fullmatch(reference):
+        raise section.error(
+            f"reference: expected registry/repository:tag or …@sha256:…, found {reference!r}",
+            "reference",
+        )
+    section.close()
+    return ImageReference(name, reference)
+
+
+def _source(section: document.Section) -> SourceTree:
+    name = _group_name(section, section.text("name"), "name")
+    url = section.text("url")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise section.error(f"url: expected http(s)://… without a login, found {url!r}", "url")
+    commit = _matched(section, "commit", _COMMIT)
+    submodules = section.boolean("submodules", default=True)
+    lfs = section.texts("lfs")
+    _refuse_repeated(section, "lfs", lfs)
+    section.close()
+    return SourceTree(name, url, commit, submodules, lfs)
 
 
 def _matched(section: document.Section, key: str, pattern: re.Pattern[str]) -> str:

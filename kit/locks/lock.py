@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = "kit.lock/1"
-Kind = Literal["deb", "wheel", "sdist", "file", "model"]
+Kind = Literal["deb", "wheel", "sdist", "file", "model", "oci", "git", "lfs"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _BARE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -27,14 +27,17 @@ class Input:
     """One file that a build or a run reads, pinned to the byte.
 
     Attributes:
-        kind: what it is, and so which source can bring it.
+        kind: what it is, and so which source can bring it; `oci` is one blob of an image, `git` the
+            canonical archive of a commit's tree, `lfs` an object of Git LFS.
         group: the part of the stack that reads it (`base`, `devel`, `wheels`, a model's name).
         name: package name, file name, or model name.
-        version: package version; the commit of a model snapshot; empty for a plain file.
+        version: package version; the commit of a model snapshot or a source tree; the manifest
+            digest of the image that a blob belongs to; empty for a plain file and an LFS object.
         file: the name it gets in a build context or in the model's folder, may hold `/`.
         location: a deb's path below its mirror, a file's URL, `hf:<repo>@<commit>` or
-            `directory:<path below the project>` for a model; empty for wheel and sdist, which any
-            package index serves by file name and digest. Never the host of a package index.
+            `directory:<path below the project>` for a model; `oci:<registry>/<repository>`; the
+            repository's URL for git and lfs; empty for wheel and sdist, which any package index
+            serves by file name and digest. Never the host of a package index.
         sha256: the digest every copy must have.
         size: bytes.
     """

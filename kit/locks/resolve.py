@@ -53,6 +53,14 @@ def resolve(project: Project, stack: str, *, client: Client | None = None) -> Lo
             from kit.locks.hf import resolve_hub
 
             inputs += resolve_hub(model, client)
+    if intent.images:
+        from kit.locks.oci import resolve_images
+
+        inputs += resolve_images(intent.images, intent.platform, client)
+    if intent.sources:
+        from kit.locks.git import resolve_sources
+
+        inputs += resolve_sources(project, intent.sources, client)
     return Lock(stack=intent.stack, intent=intent.digest, inputs=tuple(sorted(inputs)))
 
 
@@ -86,13 +94,15 @@ def _glibc(inputs: Sequence[Input], where: str) -> str:
 def _file(file: File, project: Project, client: Client, stack: str) -> Input:
     """Download the file into the store, so that a wrong digest is found when it is locked."""
     from kit.locks.connection import shown
+    from kit.locks.mirrors import rewrite
 
-    size = client.length(file.url)
+    url = rewrite(file.url)
+    size = client.length(url)
     if size is None:
-        found, size = client.measure(file.url)
+        found, size = client.measure(url)
         if found != file.sha256:
             raise content_error(
-                f"{shown(file.url)}: wrong content: expected {file.sha256}, found {found}"
+                f"{shown(url)}: wrong content: expected {file.sha256}, found {found}"
             )
     store = Store(project.store)
     with store.receive(file.sha256, size) as reception:
@@ -100,10 +110,10 @@ def _file(file: File, project: Project, client: Client, stack: str) -> Input:
             stored = store.checked(file.sha256, f"file {file.name}", stack).stat().st_size
             if stored != size:
                 raise content_error(
-                    f"{shown(file.url)}: wrong size: expected {stored} bytes of {file.sha256}, "
+                    f"{shown(url)}: wrong size: expected {stored} bytes of {file.sha256}, "
                     f"the server has {size}"
                 )
-        client.download(file.url, reception)
+        client.download(url, reception)
     return Input(
         kind="file",
         group=file.group,

@@ -66,6 +66,8 @@ class FileServer:
     forever: dict[str, Fault] = field(default_factory=dict)
     required_header: tuple[str, str] | None = None
     """Answer 401 without this header."""
+    guard: Callable[[Any], bool] | None = None
+    """Asked before anything else; whoever says False has answered."""
     routes: list[tuple[re.Pattern[str], Callable[[Any, re.Match[str]], None]]] = field(
         default_factory=list
     )
@@ -147,6 +149,9 @@ class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(with_body=True)
 
+    def do_POST(self) -> None:
+        self._answer(with_body=True)
+
     def _answer(self, *, with_body: bool) -> None:
         outer = self.server_of_files
         parts = urlsplit(self.path)
@@ -184,6 +189,8 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _send(self, path: str, *, with_body: bool) -> None:
         outer = self.server_of_files
+        if outer.guard is not None and not outer.guard(self):
+            return
         fault = outer.forever.get(path, Fault())
         if outer.faults.get(path) and with_body:
             fault = outer.faults[path].pop(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 
 import pytest
 
@@ -58,6 +59,20 @@ def intend(project):
         (project.root / "lockfiles" / "small.yaml").write_text(INTENT + text)
 
     return write
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real disk of four megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip("may not mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
 
 def noise(size, seed=0):

@@ -166,20 +166,6 @@ def test_a_model_of_the_project(project, client, intend):
         fetch(project, lock, client=client)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real disk of four megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], capture_output=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip("may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_a_full_disk(server, small_disk, project, client, monkeypatch):
     content = noise(6_000_000)
     item = file_input(server.put("/f", content), content)
@@ -232,3 +218,23 @@ def test_random_breaks_never_bring_wrong_bytes(server, project, client):
         ]
     fetch(project, lock_of(*items), client=client)
     assert damaged(Store(project.store)) == []
+
+
+def test_a_file_from_a_mirror(project, server, client, monkeypatch):
+    content = noise(4000)
+    here = server.put("/mirror/blob", content)
+    item = file_input("https://files.example/pub/blob", content, name="blob")
+    monkeypatch.setenv("KIT_MIRRORS", f"https://files.example/pub/={here.removesuffix('blob')}")
+    fetch(project, lock_of(item), client=client)
+    assert Store(project.store).has(item.sha256, item.size)
+
+
+def test_a_mirror_that_holds_something_else(project, server, client, monkeypatch):
+    here = server.put("/mirror/blob", noise(4000, seed=2))
+    item = file_input("https://files.example/pub/blob", noise(4000, seed=1), name="blob")
+    monkeypatch.setenv("KIT_MIRRORS", f"https://files.example/pub/={here.removesuffix('blob')}")
+    with pytest.raises(KitError) as caught:
+        fetch(project, lock_of(item), client=client)
+    assert caught.value.exit_code == ExitCode.CONTENT
+    assert damaged(Store(project.store)) == []
+    assert not Store(project.store).has(item.sha256, item.size)

@@ -49,9 +49,8 @@ def test_numbers_belong_to_groups_and_known_kinds() -> None:
             named(kind, "10")
 
 
-@pytest.mark.parametrize("pattern", patterns(), ids=lambda one: f"{one.symptom.id}-{one.place}")
-def test_pattern_compiles_and_matches_nothing_empty(pattern) -> None:
-    assert pattern.search("") is None
+def test_no_pattern_matches_nothing() -> None:
+    assert [one.text for one in patterns() if one.search("")] == []
 
 
 def test_anchors_stand_in_every_example_that_a_pattern_matches() -> None:

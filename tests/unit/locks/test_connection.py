@@ -1,0 +1,35 @@
+import email.utils
+import time
+
+import pytest
+import urllib3
+
+from kit.locks.connection import Interrupted, Refused, require_success
+
+
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [
+        ("7", 7, 7),
+        (email.utils.formatdate(time.time() + 86_400, usegmt=True), 3600, 86_400),
+        (email.utils.formatdate(time.time() - 600, usegmt=True), 0, 0),
+        ("soon", 0, 0),
+        ("-7", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_how_long_a_server_wants_to_rest(header, least, most):
+    answer = urllib3.HTTPResponse(status=429, headers={"Retry-After": header})
+    with pytest.raises(Interrupted, match="the server answers 429") as caught:
+        require_success(answer, "https://a/x")
+    assert least <= caught.value.rest <= most
+
+
+def test_a_refusal_says_who_wants_what_login():
+    answer = urllib3.HTTPResponse(status=401, headers={"WWW-Authenticate": "Basic"})
+    with pytest.raises(Refused) as caught:
+        require_success(answer, "https://a/x?q=secret", "https://b/y?q=secret")
+    refusal = caught.value
+    assert (refusal.status, refusal.challenge) == (401, "Basic")
+    assert refusal.url.startswith("https://b/")
+    assert str(refusal).startswith("https://a/x?…: the server refuses with 401")
