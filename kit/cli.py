@@ -199,7 +199,6 @@ def _questions(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     diagnose.add_argument("log", nargs="?", metavar="LOG", help="standard input without it")
     diagnose.add_argument("--release", metavar="R", help="the fix for this release")
-    diagnose.add_argument("--all", action="store_true", help="consequences too")
 
     check = _command(
         commands,

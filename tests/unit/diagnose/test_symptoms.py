@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 
 import pytest
 
+from kit.cli import parser
 from kit.data import releases
 from kit.diagnose.naming import named
 from kit.diagnose.symptoms import TABLE, fold, patterns
@@ -77,3 +79,21 @@ def test_other_lines_are_no_answer(symptom: str, text: str) -> None:
     assert diagnosis.matches == ()
     assert bool(diagnosis.suspects) == symptom.startswith("suspect-")
     assert bool(diagnosis.release) == symptom.startswith("release-")
+
+
+def test_every_command_that_is_advised_is_there() -> None:
+    top = parser()
+    commands = {
+        name
+        for action in top._actions
+        if isinstance(action.choices, dict)
+        for name in action.choices
+    }
+    for row in ROWS:
+        texts = [row.get("fix") or "", *(found["fix"] for found in row.get("fixes", ()))]
+        for text in texts:
+            # "the kit does" is prose; a command stands with an argument in capitals or a subcommand.
+            advised = re.findall(
+                r"\bkit ([a-z-]+)(?: (?:[A-Z-]|show|diff|verify|list)|[.;,:)]|$)", text
+            )
+            assert set(advised) <= commands, (row["id"], set(advised) - commands)
