@@ -21,6 +21,7 @@ setup: .venv/.ready engine ## environment in .venv, every package by hash; a con
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) --require-hashes --only-binary :all: --requirement lockfiles/python/dev.txt
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@.venv/bin/python -m compileall -q kit
 	@touch $@
 
 .PHONY: engine

@@ -12,6 +12,11 @@ def main() -> int:
 
         print(f"kit {__version__}")
         return 0
+    import gc
+
+    # Reading a table makes a hundred thousand objects that all stay: looking for rubbish among
+    # them again and again would be a tenth of a short command's time.
+    gc.set_threshold(100_000)
     from kit.cli import run
 
     return run(sys.argv[1:])

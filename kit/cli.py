@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kit import __version__
 from kit.errors import ExitCode, KitError
-from kit.files import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,6 +62,8 @@ def guarded(command: Callable[[], int], options: argparse.Namespace | None = Non
     except Exception as error:
         if options.debug:
             raise
+        from kit.files import explained
+
         if isinstance(error, OSError) and (known := explained(error)) is not None:
             return _report(options, str(known), known.hint, known.exit_code)
         message = f"a bug in kit: {type(error).__name__}: {error}"

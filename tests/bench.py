@@ -92,7 +92,9 @@ def diagnosing():
             stream.write(b"[TRT] [E] 2: Error Code 2: OutOfMemory (no further information)\n")
         kit = str(Path(sys.executable).with_name("kit"))
         ours = _seconds(partial(_command, kit, "diagnose", str(log)), 3)
-        peer = _seconds(partial(_command, "grep", "-ciE", "error|fail", str(log)), 3)
+        # Through a pipe: grep stops at its first match when it sees that nobody reads.
+        search = "grep --count --ignore-case --extended-regexp 'error|fail' \"$0\" | cat"
+        peer = _seconds(partial(_command, "sh", "-c", search, str(log)), 3)
     speed = f"{LOG_BYTES / ours / 1e6:.0f} MB/s, ≥ 50"
     return ["kit diagnose, 500 MB", "grep -ciE 'error|fail'", ours, peer, ours / peer, speed]
 
