@@ -68,6 +68,7 @@ class Finding:
 @dataclass(slots=True)
 class _State:
     hits: int = 0
+    mild: int = 0
     misses: float = 0.0
     seen: dict[str, int] = field(default_factory=dict)
 
@@ -228,16 +229,21 @@ class Scanner:
         state.hits += 1
         groups = {name: value for name, value in match.groupdict().items() if value}
         suspect = symptom.kind == "suspect"
-        named = evidence[0][1] if suspect else repr(sorted(groups.items()))
+        # A warning of the same name before it must not hide the failure.
+        mild = not suspect and severity in {"warning", "info"}
+        named = evidence[0][1] if suspect else repr((mild, sorted(groups.items())))
         found = Finding(symptom, evidence[0][0], last_line, tuple(evidence), groups, severity)
+        most = MOST_SUSPECTS if suspect else MOST_FINDINGS
+        state.mild += mild and named not in state.seen
+        if mild and state.mild > most:
+            return
         if named not in state.seen:
             state.seen[named] = len(self.findings)
             self.findings.append(found)
         elif found.line <= self.findings[state.seen[named]].line <= last_line:
             # Put together from its rows, the message is longer than what one row shows of it.
             self.findings[state.seen[named]] = found
-        most = MOST_SUSPECTS if suspect else MOST_FINDINGS
-        if len(state.seen) >= most or state.hits >= MOST_HITS:
+        if len(state.seen) - min(state.mild, most) >= most or state.hits >= MOST_HITS:
             self._index.drop(lambda other: other.symptom is symptom)
 
     def _missed(self, pattern: Pattern, length: int, *, tried: bool = True) -> None:
