@@ -13,7 +13,10 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-CLI_TABLE = Path(__file__).with_name("cli.json")
+_BESIDE = Path(__file__).with_name("cli.json")
+# An installed kit has it once, in the project that it brings along.
+_BUNDLED = _BESIDE.parents[1] / "bundled" / "kit" / "data" / "cli.json"
+CLI_TABLE = _BESIDE if _BESIDE.exists() else _BUNDLED
 SCRIPTS_TABLE = Path(__file__).with_name("scripts.json")
 RENAMES_TABLE = Path(__file__).with_name("renames.json")
 
