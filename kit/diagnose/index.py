@@ -24,6 +24,7 @@ class Index:
         self._arrange()
 
     def _arrange(self) -> None:
+        self._is_stale = False
         self._by_word: dict[bytes, list[Pattern]] = {}
         for pattern in self._patterns:
             for word in pattern.anchors[0]:
@@ -39,6 +40,8 @@ class Index:
         self, present: frozenset[bytes], words: list[bytes], data: bytes
     ) -> dict[bytes, list[Pattern]]:
         """The patterns that words and bytes allow, by those words of each that are rarest here."""
+        if self._is_stale:
+            self._arrange()
         possible = {
             id(pattern): pattern
             for word in present & self._by_word.keys()
@@ -58,6 +61,6 @@ class Index:
         return found
 
     def drop(self, done: Callable[[Pattern], bool]) -> None:
-        """Look for these no longer."""
+        """Look for these no longer, from the next block on."""
         self._patterns = [pattern for pattern in self._patterns if not done(pattern)]
-        self._arrange()
+        self._is_stale = True

@@ -248,8 +248,9 @@ class Scanner:
 
     def _missed(self, pattern: Pattern, length: int, *, tried: bool = True) -> None:
         state = self._states.setdefault(f"{pattern.symptom.id} {pattern.place}", _State())
+        before = state.misses
         state.misses += (1 + length / _EXCERPT) * (1.0 if tried else _UNTRIED)
-        if state.misses >= MOST_MISSES:
+        if before < MOST_MISSES <= state.misses:
             self._index.drop(lambda other: other is pattern)
 
 
