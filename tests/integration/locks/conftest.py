@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
+import sys
 
 import pytest
 
@@ -11,6 +13,7 @@ from kit.digest import Digest
 from kit.locks.http import Client
 from kit.locks.lock import Input, Lock
 from kit.project import Project
+from tests.conftest import ROOT
 from tests.stand_in.file_server import FileServer
 
 INTENT = """\
@@ -85,3 +88,27 @@ def file_input(url, content, name="file", group="data"):
 
 def lock_of(*items):
     return Lock("small", Digest("1" * 64), tuple(sorted(items)))
+
+
+@pytest.fixture
+def start(project):
+    """Start `kit` as a process of its own; every one that is left is killed in the end."""
+    processes = []
+
+    def run(*command):
+        command = command or ("fetch", "small", "--jobs", "4")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kit", *command, "--json"],
+            cwd=ROOT,
+            env={**os.environ, "KIT_ROOT": str(project.root), "KIT_HOME": str(project.home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()

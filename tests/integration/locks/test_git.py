@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -23,7 +22,6 @@ from kit.locks.resolve import resolve
 from kit.locks.tree import unpack
 from kit.project import Project
 from kit.store import Cancelled, Store
-from tests.conftest import ROOT
 from tests.integration.locks.conftest import noise
 from tests.stand_in.file_server import Fault
 from tests.stand_in.git_server import GitServer
@@ -581,28 +579,6 @@ def test_what_a_killed_git_leaves(server, stack, project, client):
             (folder / "config").write_bytes(b"[cor")
     assert resolve(project, "small", client=client) == lock
     assert list((project.home / "git").glob("*/objects/pack/tmp_*")) == []
-
-
-@pytest.fixture
-def start(project):
-    processes = []
-
-    def run(*command):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kit", *command, "--json"],
-            cwd=ROOT,
-            env={**os.environ, "KIT_ROOT": str(project.root), "KIT_HOME": str(project.home)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return process
-
-    yield run
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.parametrize("command", ["lock", "fetch"])

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -13,7 +12,6 @@ from kit.locks.fetch import fetch
 from kit.locks.intent import load
 from kit.locks.lock import Lock
 from kit.store import Store
-from tests.conftest import ROOT
 from tests.integration.locks.conftest import file_input, noise
 from tests.stand_in.file_server import Fault
 from tests.stand_in.stored import damaged
@@ -34,28 +32,6 @@ def lock(server, project, intend):
     found = Lock("small", load(project.intent_path("small")).digest, tuple(sorted(items)))
     found.write(project.lock_path("small"))
     return found
-
-
-@pytest.fixture
-def start(project):
-    processes = []
-
-    def run():
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kit", "fetch", "small", "--jobs", "4", "--json"],
-            cwd=ROOT,
-            env={**os.environ, "KIT_ROOT": str(project.root), "KIT_HOME": str(project.home)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return process
-
-    yield run
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 def wait_for_bytes(store, lock, count):

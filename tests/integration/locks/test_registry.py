@@ -3,7 +3,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -19,7 +18,6 @@ from kit.locks.intent import load
 from kit.locks.oci import write_layout
 from kit.locks.resolve import resolve
 from kit.store import Store
-from tests.conftest import ROOT
 from tests.integration.conftest import needs, private_podman
 from tests.stand_in.file_server import Fault, FileServer
 from tests.stand_in.registry import (
@@ -704,28 +702,6 @@ def test_a_mirror_that_leads_nowhere(lock, monkeypatch, target):
 
 
 # The process
-
-
-@pytest.fixture
-def start(project):
-    processes = []
-
-    def run():
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kit", "fetch", "small", "--jobs", "4", "--json"],
-            cwd=ROOT,
-            env={**os.environ, "KIT_ROOT": str(project.root), "KIT_HOME": str(project.home)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return process
-
-    yield run
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 def test_killed_again_and_again(registry, project, lock, login, store, start, tmp_path):
