@@ -113,6 +113,18 @@ def parser() -> argparse.ArgumentParser:
         help="build again from nothing and compare with the image that is there",
     )
     build.add_argument("--quiet", action="store_true", help="the engine's output to the log only")
+    build.add_argument("--target", metavar="STAGE", help="the image of this stage: devel, wheel …")
+    build.add_argument(
+        "--arg",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another value of a build argument; the image's labels say so",
+    )
+    build.add_argument("--jobs", type=int, metavar="N", help="compilers at a time")
+    build.add_argument(
+        "--dry-run", action="store_true", help="print every step; needs neither engine nor store"
+    )
 
     example = _command(commands, "example", "what can be run", "kit example list")
     example.add_argument("action", choices=["list"])
@@ -123,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
         "the exact commands of an example",
         "kit plan gpt2-tiny --release 0.16.0 --shell",
     )
-    plan.add_argument("example", metavar="EXAMPLE")
+    _example(plan)
     plan.add_argument("--release", required=True, metavar="R", help="a TensorRT-LLM release")
     plan.add_argument("--shell", action="store_true", help="as a script that runs by hand")
 
@@ -133,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
         "run an example in a stack's container and record the manifest",
         "kit run gpt2-tiny --stack rehearsal --release 0.9.0",
     )
-    run_.add_argument("example", metavar="EXAMPLE")
+    _example(run_)
     run_.add_argument("--stack", required=True, metavar="S")
     run_.add_argument("--release", metavar="R", help="where the stack has several")
     run_.add_argument("--gpus", default="none", metavar="GPUS", help="none, all, 0,1 or UUIDs")
@@ -225,6 +237,11 @@ def _command(
     command.add_argument("--debug", action="store_true", help="show tracebacks")
     command.set_defaults(module=name.replace("-", "_"), schema=name)
     return command
+
+
+def _example(command: argparse.ArgumentParser) -> None:
+    command.add_argument("example", nargs="?", metavar="EXAMPLE", help="as kit example list says")
+    command.add_argument("--config", metavar="FILE", help="a recipe or a buildconfig.yaml instead")
 
 
 def _stack(command: argparse.ArgumentParser) -> None:

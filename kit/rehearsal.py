@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 STACK = "rehearsal"
 EXAMPLES = ("gpt2-tiny", "gpt2-tiny-tp2")
+REHEARSED = ("0.5.0", "0.9.0", "0.16.0", "1.2.1")
+"""One release for each way to spell convert, build and run; tests run all the others."""
 
 
 @dataclass
@@ -105,8 +107,7 @@ class Rehearsal:
         return f"{done.fetched} of {done.inputs} fetched, {size(done.bytes)}"
 
     def _build(self) -> str:
-        with build.log_file(self.place, STACK) as (_, line):
-            done = build.build(self.place, STACK, self.engine, line)
+        done = build.build(self.place, STACK, self.engine, lambda _line: None)
         how = "up to date" if done.was_current else f"built by {self.engine.name}"
         return f"{how}, {done.image.manifest_digest}"
 
@@ -174,7 +175,9 @@ def _works(argv: list[str]) -> bool:
 
 
 def _releases(image: BuiltImage) -> list[str]:
-    return image.labels[runner.RELEASES_LABEL].split()
+    """Those that are rehearsed, of those that the image speaks."""
+    held = image.labels[runner.RELEASES_LABEL].split()
+    return [release for release in REHEARSED if release in held]
 
 
 if __name__ == "__main__":

@@ -9,21 +9,23 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kit.console import size as shown_size
 from kit.digest import CHUNK, Digest
-from kit.errors import content_error, environment_error
+from kit.errors import ExitCode, KitError, content_error, environment_error
 from kit.files import disk_errors, free_bytes, make_folder, sync_folder
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _LOCK_POLL = 0.1
 """Seconds between two looks at a partial file that another process is writing."""
 _HEADROOM = 16 << 20
 """Bytes that stay free on the disk after everything has come."""
+_NAMED = 5
+"""Damaged or missing files that a message names; more are counted."""
 
 
 class Cancelled(Exception):  # noqa: N818 (a request that was obeyed, no error)
@@ -38,6 +40,18 @@ def refuse_cancelled(cancelled: threading.Event | None) -> None:
     """
     if cancelled is not None and cancelled.is_set():
         raise Cancelled
+
+
+class Named(Protocol):
+    """What the store is asked for by name, such as an input of a lock; `str()` is the name."""
+
+    @property
+    def sha256(self) -> Digest:
+        """What the file must hash to."""
+
+    @property
+    def size(self) -> int:
+        """How long it must be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,64 @@ class Store:
             hint=f"kit fetch {stack}",
         )
 
+    def check_all(
+        self,
+        items: Iterable[Named],
+        stack: str = "STACK",
+        *,
+        jobs: int | None = None,
+        on_bytes: Callable[[int], object] | None = None,
+    ) -> dict[Digest, Path]:
+        """The files of all items, each content hashed once, on all cores, in flat memory.
+
+        Damaged files are taken out, like by `checked`; all of them are found before it is said.
+
+        Args:
+            items: what is asked for.
+            stack: for the hint.
+            jobs: files that are hashed at the same time; by default as many as cores.
+            on_bytes: told how many bytes have been hashed; one call at a time.
+
+        Returns:
+            Digest → file.
+
+        Raises:
+            KitError: some are not in the store, or cannot be read (exit 3); some are damaged
+                (exit 4).
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        wanted = {item.sha256: item for item in items}
+        absent = [item for item in wanted.values() if not self.has(item.sha256)]
+        if absent:
+            raise environment_error(
+                f"{_listed(list(map(str, absent)))} not in the store {self.root}",
+                hint=f"kit fetch {stack}",
+            )
+        # The largest first, so that no long one is left to a single core at the end.
+        ordered = sorted(wanted.values(), key=lambda item: (-item.size, item.sha256))
+        found: dict[Digest, Path] = {}
+        problems: list[KitError] = []
+        cores = jobs or len(os.sched_getaffinity(0))
+        with ThreadPoolExecutor(max(1, min(cores, len(ordered)))) as pool:
+            running = [
+                (item, pool.submit(self.checked, item.sha256, str(item), stack)) for item in ordered
+            ]
+            try:
+                for item, task in running:
+                    try:
+                        found[item.sha256] = task.result()
+                    except KitError as error:
+                        problems.append(error)
+                    if on_bytes is not None:
+                        on_bytes(item.size)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        if problems:
+            raise _together(problems)
+        return found
+
     def has(self, digest: Digest, size: int | None = None) -> bool:
         """Whether the file is there, with this size; it is never there in part."""
         try:
@@ -126,6 +198,7 @@ class Store:
         *,
         on_bytes: Callable[[int], None] | None = None,
         cancelled: threading.Event | None = None,
+        unsettled: set[Path] | None = None,
     ) -> Iterator[Reception]:
         """Take in a file piece by piece, from where an earlier attempt stopped.
 
@@ -137,13 +210,18 @@ class Store:
             size: how long the whole file must be.
             on_bytes: told how many bytes have come; negative when they had to be thrown away.
             cancelled: once set, waiting and writing end with `Cancelled`.
+            unsettled: gets the folder of the new file, for whoever brings many and calls `settle`
+                in the end: until then a power cut may take the file away again, whole.
         """
         with disk_errors(self.root):
             partial = self._partial(digest)
-            make_folder(partial.parent)
-            descriptor = _open_locked(partial, cancelled)
+            try:
+                descriptor = _open_locked(partial, cancelled)
+            except FileNotFoundError:
+                make_folder(partial.parent)
+                descriptor = _open_locked(partial, cancelled)
         try:
-            reception = Reception(self, digest, size, descriptor, on_bytes, cancelled)
+            reception = Reception(self, digest, size, descriptor, on_bytes, cancelled, unsettled)
             if self.has(digest):
                 reception.done = True
                 partial.unlink(missing_ok=True)
@@ -152,6 +230,12 @@ class Store:
             yield reception
         finally:
             os.close(descriptor)
+
+    def settle(self, unsettled: set[Path]) -> None:
+        """Make new names in these folders survive a power cut; what is in the files has already."""
+        with disk_errors(self.root):
+            while unsettled:
+                sync_folder(unsettled.pop())
 
     def require_space(self, wanted: Mapping[Digest, int]) -> None:
         """Make sure that what is missing of `wanted` (digest → bytes) fits on the disk.
@@ -201,6 +285,7 @@ class Reception:
         descriptor: int,
         on_bytes: Callable[[int], None] | None,
         cancelled: threading.Event | None,
+        unsettled: set[Path] | None = None,
     ) -> None:
         self.digest = digest
         self.size = size
@@ -213,12 +298,16 @@ class Reception:
         self._partial = store._partial(digest)  # noqa: SLF001
         self._descriptor = descriptor
         self._on_bytes = on_bytes
+        self._unsettled = unsettled
         self._hasher = hashlib.sha256()
 
     def resume(self) -> None:
         """Hash what an earlier attempt left."""
-        if os.fstat(self._descriptor).st_size > self.size:
+        left = os.fstat(self._descriptor).st_size
+        if left > self.size:
             os.ftruncate(self._descriptor, 0)
+        if not 0 < left <= self.size:
+            return
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         buffer = memoryview(bytearray(CHUNK))
         while count := os.readv(self._descriptor, [buffer]):
@@ -283,11 +372,18 @@ class Reception:
         with disk_errors(place):
             os.fchmod(self._descriptor, 0o444)
             os.fsync(self._descriptor)
-            if not place.parent.exists():
+            folders = [place.parent]
+            try:
+                self._partial.replace(place)
+            except FileNotFoundError:
                 make_folder(place.parent)
-                sync_folder(place.parent.parent)
-            self._partial.replace(place)
-            sync_folder(place.parent)
+                self._partial.replace(place)
+                folders.append(place.parent.parent)
+            if self._unsettled is not None:
+                self._unsettled.update(folders)
+            else:
+                for folder in folders:
+                    sync_folder(folder)
         self.done = True
 
     def refuse(self) -> None:
@@ -345,7 +441,30 @@ def _is_same(descriptor: int, path: Path) -> bool:
 
 def _hash(descriptor: int) -> Digest:
     hasher = hashlib.sha256()
-    buffer = memoryview(bytearray(CHUNK))
+    size = os.fstat(descriptor).st_size
+    # Of a small file the buffer would cost more than the hash.
+    buffer = memoryview(bytearray(min(CHUNK, max(size, 1))))
     while count := os.readv(descriptor, [buffer]):
         hasher.update(buffer[:count])
     return Digest(hasher.hexdigest())
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`a, b and 7 more are`: the subject of a message about missing files."""
+    shown = ", ".join(names[:_NAMED])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{shown}{more} {'is' if len(names) == 1 else 'are'}"
+
+
+def _together(problems: Sequence[KitError]) -> KitError:
+    """One error for several files; wrong content weighs more than what could not be read."""
+    if len(problems) == 1:
+        return problems[0]
+    lines = [f"  - {problem}" for problem in problems[:_NAMED]]
+    if len(problems) > _NAMED:
+        lines.append(f"  - and {len(problems) - _NAMED} more")
+    return KitError(
+        "\n".join([f"{len(problems)} files of the store are not as they should be:", *lines]),
+        exit_code=max((problem.exit_code for problem in problems), default=ExitCode.CONTENT),
+        hint=problems[0].hint,
+    )

@@ -1,7 +1,7 @@
 """`make bench`: the kit's own cost, as ratios against a peer in the same run.
 
-Peers: a bare `python3 -c pass`, `grep`, `curl` with `sha256sum`, and the engine's own command line. Each
-figure is the median of its repetitions; nothing here is asserted.
+Peers: a bare `python3 -c pass`, `grep`, `curl` with `sha256sum`, `aria2c`, `sha256sum` on all cores, and
+the engine's own command line. Each figure is the median of its repetitions; nothing here is asserted.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -121,10 +123,36 @@ def _serve(folder, ready):
     server.serve_forever()
 
 
+def _serve_many(folder, ready):
+    """A server that costs little for each request, so that the clients are what is measured."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+    ready.put(listening.getsockname()[1])
+
+    def answer(connection):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        waiting = b""
+        while True:
+            while b"\r\n\r\n" not in waiting:
+                if not (more := connection.recv(1 << 16)):
+                    return
+                waiting += more
+            request, _, waiting = waiting.partition(b"\r\n\r\n")
+            with (folder / request.split(b" ", 2)[1].decode().lstrip("/")).open("rb") as stream:
+                size = os.fstat(stream.fileno()).st_size
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+                sent = 0
+                while sent < size:
+                    sent += os.sendfile(connection.fileno(), stream.fileno(), sent, size - sent)
+
+    while True:
+        connection, _ = listening.accept()
+        threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+
 @contextmanager
-def _server(folder):
+def _server(folder, serve=_serve):
     ready = Queue()
-    process = Process(target=_serve, args=(folder, ready), daemon=True)
+    process = Process(target=serve, args=(folder, ready), daemon=True)
     process.start()
     yield f"http://127.0.0.1:{ready.get()}"
     process.terminate()
@@ -155,6 +183,122 @@ def fetching():
             took, reference = _seconds(ours, 5), _seconds(peer, 5)
     name = f"fetch {FETCHED_BYTES // 1_000_000} MB"
     return [name, "curl + sha256sum", took, reference, reference / took, "≥ 0.8 (speed)"]
+
+
+def fetching_many():
+    """Many files at once, each checked; then all of them again, when there is nothing to do.
+
+    Every repetition writes to folders of its own: file systems take long to make files anew where
+    many have just been deleted.
+    """
+    for count, size in ((1000, 64_000), (80, 2_000_000)):
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+            scratch = Path(name)
+            yield from _fetching_many(scratch, count, size)
+
+
+def _fetching_many(scratch, count, size):
+    served = scratch / "served"
+    served.mkdir()
+    contents = {f"f{number}": os.urandom(size) for number in range(count)}
+    for name, content in contents.items():
+        (served / name).write_bytes(content)
+    digests = {name: Digest.of_bytes(content) for name, content in contents.items()}
+    del contents
+    with _server(served, _serve_many) as url:
+        inputs = [
+            Input("file", "bench", name, "", name, f"{url}/{name}", digest, size)
+            for name, digest in digests.items()
+        ]
+        pinned = Lock(STACK, Digest("1" * 64), tuple(inputs))
+        folders = (scratch / f"copy-{number}" for number in range(1000))
+        homes = []
+
+        def ours():
+            homes.append(project.Project(project.find().root, next(folders)))
+            fetch.fetch(homes[-1], pinned)
+
+        def again():
+            fetch.fetch(homes[-1], pinned)
+
+        def aria():
+            folder = next(folders)
+            rows = (
+                f"{item.location}\n out={item.name}\n dir={folder}\n"
+                f" checksum=sha-256={item.sha256.hex}\n"
+                for item in inputs
+            )
+            options = ["--quiet", "--max-concurrent-downloads=8", "--file-allocation=none"]
+            _fed(["aria2c", *options, "--input-file=-"], rows)
+
+        def curl():
+            folder = next(folders)
+            folder.mkdir()
+            rows = (f"url={item.location}\noutput={folder / item.name}\n" for item in inputs)
+            _fed(["curl", "-sS", "--fail", "--parallel", "--parallel-max", "8", "-K", "-"], rows)
+            _hash_all(folder)
+
+        ours()  # imports
+        with _grown() as memory:
+            took = _seconds(ours, 3)
+        name = f"fetch {count} files of {size // 1000} KB"
+        peers = [("curl --parallel, sha256sum", curl)]
+        if shutil.which("aria2c"):
+            peers.append(("aria2c, checked", aria))
+        for title, peer in peers:
+            reference = _seconds(peer, 3)
+            yield [name, title, took, reference, reference / took, "≥ 0.8 (speed)"]
+        present = _seconds(again, 5)
+        aim = f"{present / count * 1000:.3f} s per 1,000, ≤ 0.3; fetching took {memory[0]} MB more"
+        yield [f"all {count} present", "the fetch before", present, took, present / took, aim]
+
+
+@contextmanager
+def _grown():
+    """By how many megabytes this process has been larger in between than before, as a list."""
+    found = []
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from now on
+    before = _status("VmRSS")
+    yield found
+    found.append((_status("VmHWM") - before) >> 10)
+
+
+def _status(key):
+    rows = Path("/proc/self/status").read_text().splitlines()
+    return next(int(row.split()[1]) for row in rows if row.startswith(f"{key}:"))
+
+
+def _fed(argv, rows):
+    text = "".join(rows)
+    subprocess.run(argv, input=text, text=True, check=True, capture_output=True)
+
+
+def _hash_all(folder):
+    """What `sha256sum` takes on all cores."""
+    cores = len(os.sched_getaffinity(0))
+    script = f'find "$0" -type f -print0 | xargs -0 -P {cores} -n 8 sha256sum'
+    _command("sh", "-c", script, str(folder))
+
+
+def hashing():
+    """A store of files of all sizes, hashed again, against `sha256sum` on all cores."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        store = Store(Path(name))
+        items = []
+        for count, size in ((400, 64_000), (60, 4_000_000), (4, 100_000_000)):
+            for _ in range(count):
+                content = os.urandom(size)
+                digest = Digest.of_bytes(content)
+                items.append(Input("file", "bench", digest.hex, "", "f", "", digest, size))
+                with store.receive(digest, size) as reception:
+                    reception.write(content)
+                    reception.finish()
+        with _grown() as memory:
+            took = _seconds(partial(store.check_all, items), 3)
+        reference = _seconds(partial(_hash_all, store.root / "sha256"), 3)
+    total = sum(item.size for item in items)
+    aim = f"≥ 0.9 (speed); {total / took / 1e6:.0f} MB/s, {memory[0]} MB of memory more"
+    return ["hash a store", "sha256sum, all cores", took, reference, reference / took, aim]
 
 
 def building(place, engine):
@@ -263,6 +407,7 @@ def main():
     _command(sys.executable, "-m", "kit", "fetch", STACK)
     _command(sys.executable, "-m", "kit", "build", STACK, "--quiet", stderr=subprocess.DEVNULL)
     rows = [start_up(), *asking(), diagnosing(), fetching()]
+    rows += [*fetching_many(), hashing()]
     rows += [*building(place, engine), running(place, engine)]
     shown = [
         [ours, peer, f"{took:.3f} s", f"{reference:.3f} s", f"{ratio:.2f}", aim]

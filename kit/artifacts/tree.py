@@ -1,8 +1,8 @@
 """What of an image's layers is worth keeping, merged from the lowest to the highest.
 
-Only paths that `software.wanted` names are kept, so that memory does not depend on the image's
-size. A layer hides what is below it in three ways: a whiteout, an opaque folder, something else
-at the same path.
+Only paths that somebody wants are kept, by default those of `software.wanted`, so that memory does
+not depend on the image's size. A layer hides what is below it in three ways: a whiteout, an opaque
+folder, something else at the same path.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kit.artifacts import software
 from kit.errors import content_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from kit.artifacts.tar import Kind, Member
 
@@ -37,9 +37,20 @@ class Entry(NamedTuple):
 
 
 class Tree:
-    """The kept paths as nested folders: to hide a folder is one step, however much is in it."""
+    """The kept paths as nested folders: to hide a folder is one step, however much is in it.
 
-    def __init__(self) -> None:
+    `wanted` says of a path what to keep because of it (itself or a folder above it) and how many
+    bytes of it to read, or None; `content_limit` is what all that is read may have, all layers
+    together.
+    """
+
+    def __init__(
+        self,
+        wanted: Callable[[str], tuple[str, int] | None] = software.wanted,
+        content_limit: int = _CONTENT_LIMIT,
+    ) -> None:
+        self._wanted = wanted
+        self._content_limit = content_limit
         self._root: dict[str, Any] = {}
         self._links: dict[str, str] = {}
         self._kept = self._names = self._bytes = 0
@@ -65,7 +76,7 @@ class Tree:
             elif path:
                 _remove(self._root, path)
                 _remove(layer, path)
-            if (wanted := software.wanted(path)) is not None:
+            if (wanted := self._wanted(path)) is not None:
                 self._keep(layer, member, *wanted, where)
         _merge(self._root, layer)
 
@@ -126,7 +137,7 @@ class Tree:
         for found, limit, what in (
             (self._kept, _KEPT_LIMIT, "files that hold versions"),
             (self._names, _NAMES_LIMIT, "characters of names"),
-            (self._bytes, _CONTENT_LIMIT, "bytes that hold versions"),
+            (self._bytes, self._content_limit, "bytes that hold versions"),
         ):
             if found > limit:
                 raise content_error(f"{where}: more than {limit} {what}: not a real image")

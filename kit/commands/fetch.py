@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit import project
+from kit import preflight, project
 from kit.commands import stacks
-from kit.console import envelope, result, size
-from kit.locks import fetch, intent, resolve
+from kit.console import envelope, note, result, size
+from kit.locks import fetch, intent
 from kit.locks import lock as locks
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ def run(options: argparse.Namespace) -> int:
     place = project.find()
     stack = stacks.choose(place, options.stack)
     lock = locks.load(place.lock_path(stack))
-    resolve.check_current(lock, intent.load(place.intent_path(stack)))
+    wanted = intent.load(place.intent_path(stack))
+    findings = preflight.check_fetch(place, wanted, lock)
+    preflight.require(findings)
+    for finding in findings:
+        if finding.state != "ok":
+            note(f"{finding.state}: {finding.name}: {finding.detail}")
     report = fetch.fetch(place, lock, jobs=options.jobs)
     if options.json:
         envelope(

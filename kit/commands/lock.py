@@ -5,25 +5,27 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from kit import project
+from kit import images, preflight, project
 from kit.commands import stacks
-from kit.console import envelope, note, result, size
+from kit.console import envelope, note, result, size, visible
 from kit.errors import KitError, usage_error
+from kit.locks import intent
 from kit.locks import lock as locks
-from kit.locks.resolve import resolve
+from kit.locks.resolve import held_against, resolve
+from kit.preflight import licences
 
 if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
 
-def _inputs(path: Path) -> set[locks.Input]:
-    """The inputs of the lock that is there; one that cannot be read is about to be replaced."""
+def _present(path: Path) -> locks.Lock | None:
+    """The lock that is there; one that cannot be read is about to be replaced."""
     try:
-        return set(locks.load(path).inputs) if path.exists() else set()
+        return locks.load(path) if path.exists() else None
     except KitError as error:
-        note(f"replacing a lock that cannot be read: {error}")
-        return set()
+        note(f"replacing a lock that cannot be read: {visible(str(error))}")
+        return None
 
 
 def _refuse_bundled(place: project.Project) -> None:
@@ -42,9 +44,14 @@ def run(options: argparse.Namespace) -> int:
     _refuse_bundled(place)
     stack = stacks.choose(place, options.stack)
     path = place.lock_path(stack)
-    before = _inputs(path)
-    lock = resolve(place, stack)
+    # Locking downloads what decides the rest: a base image, an archive.
+    preflight.require(tuple(licences.check(intent.load(place.intent_path(stack)))))
+    present = _present(path)
+    lock = resolve(place, stack, engine=lambda: images.select(place.home))
+    if present is not None:
+        lock = held_against(lock, present)
     lock.write(path)
+    before = set(present.inputs) if present else set()
     added, gone = set(lock.inputs) - before, before - set(lock.inputs)
     if options.json:
         envelope(
@@ -55,11 +62,14 @@ def run(options: argparse.Namespace) -> int:
             inputs=[{"name": item.name, "version": item.version} for item in lock.inputs],
             added=[{"name": str(item)} for item in sorted(added)],
             removed=[{"name": str(item)} for item in sorted(gone)],
+            unresolved=[{"name": gap.name, "reason": gap.reason} for gap in lock.unresolved],
         )
         return 0
     if before:
         for sign, items in (("-", gone), ("+", added)):
             for item in sorted(items):
-                result(f"{sign} {item}")
+                result(f"{sign} {visible(str(item))}")
+    for gap in lock.unresolved:
+        note(f"unresolved: {visible(str(gap))}")
     result(f"{path}: {len(lock.inputs)} inputs, {size(lock.size)}, {lock.digest}")
     return 0

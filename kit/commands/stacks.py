@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kit.cli import guarded
 from kit.console import note, result
 from kit.errors import KitError
+from kit.locks import intent
 from kit.project import find
 
 if TYPE_CHECKING:
@@ -35,12 +36,17 @@ def choose(project: Project, named: str | None) -> str:
         note(f"stack {FALLBACK}: {reason}")
         return FALLBACK
     releases = _releases(project)
+    why = "whose inputs are all known, since this host has an NVIDIA GPU"
     if not releases:
         note(f"stack {FALLBACK}: this host has an NVIDIA GPU, but there is no {_FAMILY}* stack")
         return FALLBACK
-    newest = releases[max(releases)]
-    note(f"stack {newest}: the newest TensorRT-LLM, since this host has an NVIDIA GPU")
-    return newest
+    for release in sorted(releases, reverse=True):
+        stack = releases[release]
+        if not intent.load(project.intent_path(stack)).gaps:
+            note(f"stack {stack}: the newest TensorRT-LLM {why}")
+            return stack
+    note(f"stack {FALLBACK}: every {_FAMILY}* stack needs files that its intent does not name")
+    return FALLBACK
 
 
 def _no_gpu() -> str | None:

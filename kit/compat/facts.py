@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Backend = Literal["rehearsal", "TensorRT"]
 REHEARSAL: Backend = "rehearsal"
+_ARGUMENTS = {"tensorrt_llm": "RELEASE", "tensorrt": "TENSORRT_VERSION"}
 REAL: Backend = "TensorRT"
 ENCODER = "encoder_model_path"
 """The parameter of a model repository that names the engine of an encoder beside the main one."""
@@ -103,9 +104,14 @@ class LockFile:
 
     @property
     def pins(self) -> dict[str, str]:
-        """The versions of the Python distributions that it pins, names with underscores."""
+        """Versions that it pins: of Python distributions (names with underscores), of arguments.
+
+        A stack that builds TensorRT-LLM from source has no wheel of it, it says its release.
+        """
         found = (item for item in self.lock.inputs if item.kind in ("wheel", "sdist"))
-        return {re.sub(r"[-_.]+", "_", item.name).lower(): item.version for item in found}
+        said = dict(self.lock.arguments)
+        pins = {re.sub(r"[-_.]+", "_", item.name).lower(): item.version for item in found}
+        return {name: said[key] for name, key in _ARGUMENTS.items() if key in said} | pins
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def of_stack(project: Project, stack: str) -> StackImage:
         manifest_digest=str(digest),
         lock=labels.get(f"{_LABEL}lock", ""),
         releases=tuple(labels.get(f"{_LABEL}releases", "").split()),
-        backend=REHEARSAL if labels.get(f"{_LABEL}backend") == REHEARSAL else REAL,
+        backend=REHEARSAL if labels.get(f"{_LABEL}backend") else REAL,
         tensorrt=versions.get("tensorrt"),
         cuda=versions.get("cuda"),
     )

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import lzma
+import os
 import tarfile
 import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from kit import document
 from kit.digest import Digest
 from kit.errors import content_error
-from kit.files import atomic_writer, safe_member, write_bytes, write_json
+from kit.files import atomic_writer, safe_member, write_json
+from kit.images.family import Family, Group, load_family
+from kit.images.index import index_path, write_index
 from kit.images.layer import (
     Entry,
     LayerWriter,
     clean,
-    dump_index,
     entry_of,
     load_index,
     text_file,
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-SCHEMA = "kit.family/1"
+__all__ = ["Family", "Group", "assemble", "load_family", "plain"]
+
 FORMAT = 1
 """Raised when this module writes other bytes for the same family."""
 _AHEAD = 4
@@ -39,51 +41,14 @@ _MERGED = ("bin", "sbin", "lib", "lib64")
 """Top-level folders that Debian 12 has as links into /usr (the merged-/usr layout)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """One layer: packages of a group of the lock, and what their scripts would have made."""
-
-    name: str
-    directories: tuple[str, ...]
-    sticky: tuple[str, ...]
-    links: Mapping[str, str]
-    files: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """`dockerfiles/<family>/family.yaml`: how the packages of a lock become layers.
-
-    `context` names files of the project that the build reads beside its own folder.
-    """
-
-    context: Mapping[str, str]
-    environment: Mapping[str, str]
-    exclude: tuple[str, ...]
-    keep: tuple[str, ...]
-    groups: tuple[Group, ...]
-
-    def leaves_out(self, path: str) -> bool:
-        """Whether a path is documentation that the image does without."""
-        return path.startswith(tuple(f"{folder}/" for folder in self.exclude)) and (
-            path.rsplit("/", 1)[-1] not in self.keep
-        )
-
-
-def load_family(path: Path) -> Family:
-    """Read a `family.yaml`; malformed or unknown keys are errors with their place (exit 2)."""
-    top = document.load(path)
-    if (schema := top.text("schema")) != SCHEMA:
-        raise top.error(f"expected schema {SCHEMA}, found {schema}", "schema")
-    family = Family(
-        context=_texts(top.section("context")),
-        environment=_texts(top.section("environment")),
-        exclude=top.texts("exclude"),
-        keep=top.texts("keep"),
-        groups=tuple(_group(section) for section in top.sections("groups")),
-    )
-    top.close()
-    return family
+def plain(family: Family) -> Any:
+    """What of a family decides how its base images come out."""
+    return [
+        dict(family.environment),
+        family.exclude,
+        family.keep,
+        [[g.name, g.directories, g.sticky, dict(g.links), dict(g.files)] for g in family.groups],
+    ]
 
 
 def assemble(
@@ -129,19 +94,6 @@ def assemble(
     return images
 
 
-def index_path(layout: Layout, layer: Digest) -> Path:
-    """Where the index of a base layer lies, beside the blobs."""
-    return layout.root / "indexes" / f"{layer.hex}.json"
-
-
-def base_index(layout: Layout, image: Image) -> dict[str, Entry]:
-    """All paths of a base image: path → entry."""
-    merged: dict[str, Entry] = {}
-    for layer in image.layers:
-        merged.update(load_index(index_path(layout, layer.digest)))
-    return merged
-
-
 def _layer(
     layout: Layout,
     family: Family,
@@ -154,7 +106,7 @@ def _layer(
 ) -> tuple[Layer, dict[str, Entry]]:
     pins = sorted((name, path.name) for name, path in debs.items())
     stack = [str(layer.digest) for layer in lower]
-    key = Digest.of_document([FORMAT, epoch, _plain(family), group.name, pins, stack])
+    key = Digest.of_document([FORMAT, epoch, plain(family), group.name, pins, stack])
     memo = layout.root / "indexes" / f"layer-{key.hex}.json"
     if memo.exists():
         known = document.load(memo)
@@ -163,7 +115,8 @@ def _layer(
         blob = layout.blob(layer.digest)
         if index.exists() and blob.exists() and blob.stat().st_size == layer.size and not fresh:
             return layer, load_index(index)
-    scratch = layout.root / "blobs" / f"new-{key.hex}"
+    # Another stack of the same family may be writing the same layer.
+    scratch = layout.root / "blobs" / f"new-{key.hex}-{os.getpid()}"
     with atomic_writer(scratch, 0o444) as stream:
         writer = LayerWriter(stream, epoch)
         status = _write_layer(writer, family, group, debs, below)
@@ -171,7 +124,7 @@ def _layer(
         digest, size = writer.close()
     layout.blob(digest).parent.mkdir(parents=True, exist_ok=True)
     scratch.replace(layout.blob(digest))
-    write_bytes(index_path(layout, digest), dump_index(writer.entries))
+    write_index(layout, digest, writer.entries)
     write_json(memo, {"digest": str(digest), "size": size})
     return Layer(digest, size), writer.entries
 
@@ -313,28 +266,3 @@ def _decompress(name: str, content: bytes, path: Path) -> bytes:
     if name.endswith(".tar"):
         return content
     raise content_error(f"{path}: {name}: compression not supported (xz, gz, none)")
-
-
-def _group(section: document.Section) -> Group:
-    group = Group(
-        name=section.text("name"),
-        directories=section.texts("directories"),
-        sticky=section.texts("sticky"),
-        links=_texts(section.section("links")),
-        files=_texts(section.section("files")),
-    )
-    section.close()
-    return group
-
-
-def _texts(section: document.Section) -> dict[str, str]:
-    return {key: section.text(key) for key in section.keys()}  # noqa: SIM118
-
-
-def _plain(family: Family) -> Any:
-    return [
-        dict(family.environment),
-        family.exclude,
-        family.keep,
-        [[g.name, g.directories, g.sticky, dict(g.links), dict(g.files)] for g in family.groups],
-    ]

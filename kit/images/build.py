@@ -1,44 +1,52 @@
-"""From a lock to an image: base from packages, wheels from source, one canonical layer on top."""
+"""From a lock to an image: the stages that are not done, and labels that say what it is of."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import platform
-import shutil
-import tempfile
-import time
+import shlex
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kit.digest import Digest
 from kit.errors import content_error, environment_error, usage_error
-from kit.files import disk_errors, locked, make_folder, write_json
-from kit.images import base, delta, dockerfile
-from kit.images.engine import BuildRequest
-from kit.images.normalise import merge, settings
+from kit.files import locked, write_json
+from kit.images import builder, records, stages
+from kit.images.builder import Builder
+from kit.images.engine import load
 from kit.images.oci import Image, Layout
 from kit.locks import intent, lock, resolve
 from kit.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
+    from kit.images.account import StageReport
     from kit.images.engine import Engine
+    from kit.images.stages import Recipe
     from kit.locks.intent import Intent
     from kit.locks.lock import Lock
     from kit.project import Project
 
-FORMAT = 1
-"""Raised when this module builds something else from the same lock."""
-TARGET = "release"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_ABANDONED = 3600
-"""Seconds after which a scratch file is a killed build's: another stack's may be at work."""
 LOCK_LABEL = "org.trtllm-kit.lock"
 STACK_LABEL = "org.trtllm-kit.stack"
+ARGUMENTS_LABEL = "org.trtllm-kit.arguments"
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What whoever builds may choose.
+
+    Attributes:
+        target: the stage whose image is wanted; None for the family's last one.
+        arguments: ARGs that differ from those of the lock.
+        jobs: compilers at a time; None decides by this host. The image does not depend on it.
+    """
+
+    target: str | None = None
+    arguments: tuple[tuple[str, str], ...] = ()
+    jobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +72,15 @@ class BuiltImage:
 class BuildReport:
     """A finished build, and whether anything had to be done for it.
 
-    `before` is the manifest digest of the last build from the same inputs, if there was one.
+    `before` is the manifest digest of the last build from the same inputs, if there was one;
+    `reference` is what the engine knows the image by.
     """
 
     image: BuiltImage
     was_current: bool
     before: Digest | None
+    reference: str = ""
+    stages: tuple[StageReport, ...] = ()
 
 
 def build(
@@ -79,37 +90,47 @@ def build(
     log: Callable[[str], None],
     *,
     fresh: bool = False,
+    choices: Choices | None = None,
 ) -> BuildReport:
     """Build a stack's image with the network off; nothing is done when it is there already.
+
+    A stage that is done is not built again, also when this was killed after it.
 
     Args:
         project: where locks, Dockerfiles and store are.
         stack: name of the stack.
         engine: what builds.
-        log: gets every line of the engine's output.
+        log: gets every line of the engine's output; the log of each stage gets them too.
         fresh: build again from nothing, no cached step used.
+        choices: target, arguments, jobs.
 
     Raises:
         KitError: no lock or a stale one, inputs not fetched, or the build failed.
     """
     with locked(project.home / "locks" / f"build-{stack}"):
-        return _Build(project, stack, engine, log).run(fresh=fresh)
+        return _Build(project, stack, choices or Choices()).run(engine, log, fresh=fresh)
 
 
-@contextlib.contextmanager
-def log_file(project: Project, stack: str) -> Iterator[tuple[Path, Callable[[str], None]]]:
-    """The log of a stack's build: its path, and what takes a line."""
-    path = project.home / "logs" / f"build-{stack}.log"
-    with disk_errors(path):
-        make_folder(path.parent)
-        stream = path.open("w", encoding="utf-8", errors="replace")
+def is_current(project: Project, stack: str, choices: Choices) -> bool:
+    """Whether a build would find its image there.
 
-    def line(text: str) -> None:
-        stream.write(text + "\n")
-        stream.flush()
+    Raises:
+        KitError: no lock or a stale one.
+    """
+    return _Build(project, stack, choices).current() is not None
 
-    with stream:
-        yield path, line
+
+def opened(project: Project, stack: str, choices: Choices) -> tuple[Intent, Lock | None, Recipe]:
+    """What a build starts from; the lock is None where there is none yet.
+
+    Raises:
+        KitError: a malformed file, an unknown ARG (exit 2).
+    """
+    wanted = intent.load(project.intent_path(stack))
+    path = project.lock_path(stack)
+    found = lock.load(path) if path.exists() else None
+    arguments = dict(found.arguments if found else wanted.arguments)
+    return wanted, found, stages.recipe(project, wanted, dict(choices.arguments), arguments)
 
 
 def built(project: Project, stack: str) -> BuiltImage:
@@ -119,7 +140,7 @@ def built(project: Project, stack: str) -> BuiltImage:
         KitError: not built yet (exit 2), or built from another lock than the present one (exit 4).
     """
     current = lock.load(project.lock_path(stack))
-    record = _record(project, stack)
+    record = records.read(records.of_stack(project, stack))
     if record is None:
         raise usage_error(f"stack {stack!r} is not built yet", hint=f"kit build {stack}")
     image = Layout(project.images).image(Digest.parse(record["manifest_digest"]), stack)
@@ -140,154 +161,123 @@ def ready(project: Project, engine: Engine, image: BuiltImage) -> str:
         if engine.has(digest.hex):
             return digest.hex
     stored = Layout(project.images).image(image.manifest_digest, image.stack)
-    return engine.load(stored, _reference(image.stack))
+    return load(engine, stored, _reference(image.stack), image.stack)
 
 
 class _Build:
-    def __init__(
-        self, project: Project, stack: str, engine: Engine, log: Callable[[str], None]
-    ) -> None:
+    def __init__(self, project: Project, stack: str, choices: Choices) -> None:
         self.project = project
         self.stack = stack
-        self.engine = engine
-        self.log = log
+        self.choices = choices
         self.layout = Layout(project.images)
-        self.intent: Intent = intent.load(project.intent_path(stack))
-        self.lock: Lock = lock.load(project.lock_path(stack))
+        self.intent, found, self.recipe = opened(project, stack, choices)
+        # Without a lock this says how to make one.
+        self.lock: Lock = found or lock.load(project.lock_path(stack))
         resolve.check_current(self.lock, self.intent)
-        self.folder = project.root / "dockerfiles" / self.intent.family
-        self.family = base.load_family(self.folder / "family.yaml")
+        self.target = choices.target or self.recipe.default_target
+        self.plans = self.recipe.plan(self.lock, self.target)
+        is_main = self.target == self.recipe.default_target
+        self.name = stack if is_main else f"{stack}-{self.target}"
+        self.record_path = records.of_stack(project, stack, None if is_main else self.target)
 
-    def run(self, *, fresh: bool) -> BuildReport:
+    def run(self, engine: Engine, log: Callable[[str], None], *, fresh: bool) -> BuildReport:
         _check_platform(self.intent.platform)
-        key = self._key()
-        record = _record(self.project, self.stack)
-        before = (
-            Digest.parse(record["manifest_digest"]) if record and record["key"] == key else None
-        )
-        if before is not None and not fresh and self.layout.blob(before).exists():
-            image = self.layout.image(before, self.stack)
-            return BuildReport(_built_image(self.stack, image), was_current=True, before=before)
-        self._clear()
-        image = self._image(fresh=fresh)
-        if before not in (None, image.manifest_digest):
-            # The record stays: it is what the next build has to be held against.
-            return BuildReport(_built_image(self.stack, image), was_current=False, before=before)
-        report = {
-            "key": key,
-            "lock": str(self.lock.digest),
-            "manifest_digest": str(image.manifest_digest),
-        }
-        write_json(_record_path(self.project, self.stack), report)
-        self.engine.load(image, _reference(self.stack))
-        return BuildReport(_built_image(self.stack, image), was_current=False, before=before)
-
-    def _clear(self) -> None:
-        """Remove what a killed build left; nobody else builds this stack now."""
-        for left in [*self.layout.root.glob("spool-*"), *self.layout.root.glob("blobs/.new-*")]:
-            if time.time() - left.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-
-    def _image(self, *, fresh: bool) -> Image:
-        names = [group.name.upper() for group in self.family.groups]
-        dockerfile.check(self.folder / "Dockerfile", names)
-        store = Store(self.project.store)
-        packages = {
-            group.name: {
-                item.file: store.checked(item.sha256, str(item), self.stack)
-                for item in self.lock.select(kind="deb", group=group.name)
-            }
-            for group in self.family.groups
-        }
-        bases = base.assemble(
-            self.layout,
-            self.family,
-            packages,
-            platform=self.intent.platform,
-            epoch=self.intent.epoch,
-            name=lambda group: f"localhost/trtllm-kit/{self.stack}-{group}:latest",
-            fresh=fresh,
-        )
-        arguments = {"SOURCE_DATE_EPOCH": str(self.intent.epoch)}
-        for group, image in zip(self.family.groups, bases, strict=True):
-            name = f"localhost/trtllm-kit/{self.stack}-{group.name}:{image.image_id.short}"
-            if not self.engine.has(name):
-                self.engine.load(image, name)
-            arguments[group.name.upper()] = name
-        tag = f"localhost/trtllm-kit/{self.stack}:building"
-        context = self.project.home / "contexts" / self.stack
-        try:
-            self._fill(context, store)
-            request = BuildRequest(tag, TARGET, arguments, self.log, fresh=fresh)
-            self.engine.build(context, context / "Dockerfile", request)
-            return self._normalised(tag, bases[0])
-        finally:
-            shutil.rmtree(context, ignore_errors=True)
-            self.engine.remove(tag)
-
-    def _normalised(self, tag: str, below: Image) -> Image:
-        inspected = self.engine.inspect(tag)
-        given = settings(inspected["Config"])
-        labels = {
-            **given.get("Labels", {}),
-            STACK_LABEL: self.stack,
-            LOCK_LABEL: str(self.lock.digest),
-        }
-        lower = tuple(layer.digest for layer in below.layers)
-        with tempfile.TemporaryDirectory(prefix="spool-", dir=self.layout.root) as scratch:
-            layers = delta.from_overlay(inspected, lower)
-            if layers is None:
-                layers = delta.from_archive(self.engine.save(tag), Path(scratch), lower)
-            layer = merge(
-                layers,
-                self.layout,
-                base.base_index(self.layout, below),
-                self.intent.epoch,
-                dockerfile.mount_points((self.folder / "Dockerfile").read_text(encoding="utf-8")),
+        before = self.before()
+        reference = _reference(self.name)
+        image = None if fresh else self.current()
+        if image is not None:
+            if not _is_loaded(engine, image, reference):
+                load(engine, image, reference, self.stack)
+            done = (builder.current(self.project, plan) for plan in self.plans)
+            return BuildReport(
+                _built_image(self.stack, image),
+                was_current=True,
+                before=before,
+                reference=reference,
+                stages=tuple(report for report in done if report),
             )
-        history = [line["created_by"] for line in below.config["history"]]
+        work = Builder(
+            project=self.project,
+            recipe=self.recipe,
+            lock=self.lock,
+            layout=self.layout,
+            store=Store(self.project.store),
+            engine=engine,
+            jobs=self.choices.jobs or stages.default_jobs(),
+            log=log,
+            command=self.command(),
+        )
+        reports = work.run(self.plans, fresh=fresh)
+        image = self.product(Digest.parse(reports[-1].manifest_digest))
+        # If it came out another one, the record stays: the next build is held against it too.
+        if before in (None, image.manifest_digest):
+            load(engine, image, reference, self.stack)
+            self.record(image, engine, reports)
+            work.forget(reports)
+        return BuildReport(
+            _built_image(self.stack, image),
+            was_current=False,
+            before=before,
+            reference=reference,
+            stages=tuple(reports),
+        )
+
+    def key(self) -> str:
+        """What the image depends on: its stages, and what its labels say."""
+        overrides = dict(self.recipe.overrides)
+        last = str(self.plans[-1].key)
+        return str(Digest.of_document([stages.FORMAT, last, str(self.lock.digest), overrides]))
+
+    def before(self) -> Digest | None:
+        """What the last build from the same inputs gave."""
+        record = records.read(self.record_path)
+        if record is None or record["key"] != self.key():
+            return None
+        return Digest.parse(record["manifest_digest"])
+
+    def current(self) -> Image | None:
+        """The image, if it is there."""
+        before = self.before()
+        if before is None or not self.layout.blob(before).exists():
+            return None
+        return self.layout.image(before, self.stack)
+
+    def command(self) -> str:
+        """This build as it is typed."""
+        words = ["kit", "build", self.stack]
+        words += ["--target", self.target] if self.choices.target else []
+        for name, value in self.choices.arguments:
+            words += ["--arg", f"{name}={value}"]
+        words += ["--jobs", str(self.choices.jobs)] if self.choices.jobs else []
+        return shlex.join(words)
+
+    def record(self, image: Image, engine: Engine, reports: list[StageReport]) -> None:
+        """Write down that it is done, and what it took."""
+        write_json(
+            self.record_path,
+            {
+                "key": self.key(),
+                "lock": str(self.lock.digest),
+                "manifest_digest": str(image.manifest_digest),
+                "engine": {"name": engine.name, "version": engine.version()},
+                "stages": [report.to_dict() for report in reports],
+            },
+        )
+
+    def product(self, stage: Digest) -> Image:
+        """The image of the last stage with the labels that say what it was built from."""
+        image = self.layout.image(stage, self.stack)
+        labels = {**image.labels, STACK_LABEL: self.stack, LOCK_LABEL: str(self.lock.digest)}
+        if self.recipe.overrides:
+            labels[ARGUMENTS_LABEL] = json.dumps(dict(self.recipe.overrides), sort_keys=True)
         return self.layout.write_image(
-            name=_reference(self.stack),
-            layers=(*below.layers, layer),
-            settings={**given, "Labels": labels},
-            history=(*history, f"kit: build {self.stack}"),
+            name=_reference(self.name),
+            layers=image.layers,
+            settings={**image.config.get("config", {}), "Labels": labels},
+            history=(*image.config["history"][:-1], f"kit: build {self.stack}"),
             platform=self.intent.platform,
             epoch=self.intent.epoch,
         )
-
-    def _sources(self) -> dict[str, Path]:
-        """Every file of the build context that is not an input of the lock: name → file."""
-        files = {
-            path.relative_to(self.folder).as_posix(): path
-            for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and not any(map(_is_litter, path.relative_to(self.folder).parts))
-        }
-        for name, source in self.family.context.items():
-            files[name] = self.project.root / source
-        for name, path in files.items():
-            if path.is_symlink() or not path.is_file():
-                raise usage_error(f"build context of {self.stack}: {name}: no plain file {path}")
-        return files
-
-    def _key(self) -> str:
-        """What the image depends on: the lock, the files of the family, the way this works."""
-        files = {name: str(Digest.of_file(path)) for name, path in self._sources().items()}
-        return str(Digest.of_document([FORMAT, base.FORMAT, str(self.lock.digest), files]))
-
-    def _fill(self, context: Path, store: Store) -> None:
-        """Lay out the build context: modes do not depend on the umask, inputs are links."""
-        shutil.rmtree(context, ignore_errors=True)
-        with disk_errors(context):
-            for name, source in self._sources().items():
-                target = context / name
-                _folder(target.parent)
-                shutil.copyfile(source, target)
-                target.chmod(0o644)
-            for item in self.lock.inputs:
-                if item.kind in ("wheel", "sdist", "file"):
-                    target = context / "inputs" / item.group / item.file
-                    _folder(target.parent)
-                    _place(store.checked(item.sha256, str(item), self.stack), target)
 
 
 def _check_platform(wanted: str) -> None:
@@ -297,45 +287,16 @@ def _check_platform(wanted: str) -> None:
         raise environment_error(f"the stack is for {wanted}, this host is {found}")
 
 
-def _is_litter(name: str) -> bool:
-    """What editors and earlier builds leave beside sources."""
-    return (
-        name.startswith(".")
-        or name in ("__pycache__", "build", "dist")
-        or (name.endswith(("~", ".egg-info", ".pyc")))
-    )
+def _is_loaded(engine: Engine, image: Image, reference: str) -> bool:
+    """Whether the engine has this very image by that name: another one may have built it."""
+    if not engine.has(reference):
+        return False
+    found = str(engine.inspect(reference)["Id"]).removeprefix("sha256:")
+    return found in (image.image_id.hex, image.manifest_digest.hex)
 
 
-def _folder(folder: Path) -> None:
-    """Make folders of mode 0755 whatever the umask."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir()
-        path.chmod(0o755)
-
-
-def _place(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-        target.chmod(0o444)
-
-
-def _reference(stack: str) -> str:
-    return f"localhost/trtllm-kit/{stack}:latest"
-
-
-def _record_path(project: Project, stack: str) -> Path:
-    return project.images / "builds" / f"{stack}.json"
-
-
-def _record(project: Project, stack: str) -> dict[str, Any] | None:
-    path = _record_path(project, stack)
-    if not path.exists():
-        return None
-    record: dict[str, Any] = json.loads(path.read_bytes())
-    return record
+def _reference(name: str) -> str:
+    return f"localhost/trtllm-kit/{name}:latest"
 
 
 def _built_image(stack: str, image: Image) -> BuiltImage:

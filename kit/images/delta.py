@@ -12,16 +12,16 @@ import io
 import itertools
 import json
 import os
+import re
 import stat
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from kit.digest import CHUNK, Digest
-from kit.errors import content_error, environment_error
+from kit.errors import content_error
 from kit.files import disk_errors
-from kit.images.layer import Entry, clean, entry_of, members
+from kit.images.layer import ChunkStream, Entry, clean, entry_of, members, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,8 +32,6 @@ _OVERLAY_OPAQUE = "trusted.overlay.opaque"
 _CAPABILITY = "security.capability"
 _PARTIAL = ("trusted.overlay.metacopy", "trusted.overlay.redirect")
 _OTHER_MARKS = ("user.overlay.", "user.fuseoverlayfs.")
-_GZIP = b"\x1f\x8b"
-_ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,8 @@ def from_archive(
     links: dict[str, str] = {}
     digests: dict[str, Digest] = {}
     numbers = itertools.count()
-    for member, content in members(cast("IO[bytes]", _Stream(saved))):
+    known = {digest.hex for digest in base}
+    for member, content in members(cast("IO[bytes]", ChunkStream(saved))):
         name = clean(member.name)
         if member.issym() or member.islnk():
             folder = name.rpartition("/")[0] if member.issym() else ""
@@ -95,7 +94,12 @@ def from_archive(
             documents[name] = content.read()
         elif content is not None:
             files[name] = scratch / str(next(numbers))
-            digests[name] = _copy(content, files[name])
+            # What the engine calls by the name of a layer of the base need not be kept; but a small
+            # one, such as that of a step which changed nothing, may stand above the base once more.
+            is_known = member.size >= CHUNK and not known.isdisjoint(
+                re.findall("[0-9a-f]{64}", name)
+            )
+            digests[name] = _copy(content, None if is_known else files[name])
     for name, body in documents.items():  # small layers of an OCI-shaped archive
         files[name] = scratch / str(next(numbers))
         digests[name] = _copy(io.BytesIO(body), files[name])
@@ -184,42 +188,15 @@ def _resolve(folder: str, link: str) -> str:
     return "/".join(parts)
 
 
-def _copy(content: IO[bytes], path: Path) -> Digest:
-    """Spool a layer, unpacked if the engine keeps it compressed; returns its diff id."""
+def _copy(content: IO[bytes], path: Path | None) -> Digest:
+    """Spool a layer, unpacked if the engine keeps it compressed; returns its diff id.
+
+    Without a path its bytes are only hashed.
+    """
     hasher = hashlib.sha256()
-    first = content.read(CHUNK)
-    if first.startswith(_ZSTANDARD):
-        raise environment_error("the engine compresses layers by zstd, which kit does not read")
-    unpack = zlib.decompressobj(wbits=31) if first.startswith(_GZIP) else None
-    with disk_errors(path), path.open("wb") as stream:
-        while first:
-            piece = unpack.decompress(first) if unpack else first
+    with disk_errors(path or Path()), (path or Path(os.devnull)).open("wb") as stream:
+        for piece in unpacked(content, "a layer of the engine"):
             hasher.update(piece)
-            stream.write(piece)
-            first = content.read(CHUNK)
+            if path is not None:
+                stream.write(piece)
     return Digest(hasher.hexdigest())
-
-
-class _Stream(io.RawIOBase):
-    """A readable file over chunks."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        pieces, wanted = [], size
-        while wanted:
-            if not self._rest:
-                piece = next(self._chunks, None)
-                if piece is None:
-                    break
-                self._rest = memoryview(piece)
-            taken = self._rest[:wanted] if wanted > 0 else self._rest
-            pieces.append(taken)
-            self._rest = self._rest[len(taken) :]
-            wanted -= len(taken)
-        return b"".join(pieces)

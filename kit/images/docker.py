@@ -96,14 +96,17 @@ class Docker:
         A daemon that keeps layers by diff id takes an archive without those it has; one that
         keeps blobs wants all of them.
         """
+        image = image.in_oci_form()
+        wanted = {str(image.image_id), str(image.manifest_digest)}
         answers: list[str] = []
         for skipped in dict.fromkeys([self._present(image), frozenset()]):
             with _explained("load"):
                 loading: Any = self._client.api
                 chunks = archive(image, name, skip=skipped)
                 answers += [str(answer) for answer in loading.load_image(chunks)]
-            if self.has(name):
-                return str(self._client.images.get(name).id)
+            # The name may still be that of an older image.
+            if self.has(name) and (found := str(self._client.images.get(name).id)) in wanted:
+                return found
         raise environment_error(f"docker load of {name} failed: {' '.join(answers[-3:])}")
 
     def build(self, context: Path, dockerfile: Path, request: BuildRequest) -> None:
@@ -221,18 +224,27 @@ class Docker:
 
     def _present(self, image: Image) -> frozenset[Any]:
         """Layers of images that the daemon has, as far as they are the first layers of this one."""
-        chain = [str(layer.digest) for layer in image.layers]
+        from docker.errors import ImageNotFound
+
+        chain = [str(layer.diff_id) for layer in image.layers]
         known = 0
         with _explained("list images"):
-            for other in self._client.images.list():
-                layers = other.attrs.get("RootFS", {}).get("Layers") or []
+            client: Any = self._client.api
+            for listed in client.images():
+                try:
+                    other = client.inspect_image(listed["Id"])
+                except ImageNotFound:  # somebody else has removed it since it was listed
+                    continue
+                layers = other.get("RootFS", {}).get("Layers") or []
                 same = 0
                 for mine, theirs in zip(chain, layers, strict=False):
                     if mine != theirs:
                         break
                     same += 1
                 known = max(known, same)
-        return frozenset(layer.digest for layer in image.layers[:known])
+        # The same layer may stand once more above those that are there.
+        later = {layer.digest for layer in image.layers[known:]}
+        return frozenset(layer.digest for layer in image.layers[:known]) - later
 
 
 @contextlib.contextmanager

@@ -6,15 +6,16 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kit.errors import content_error, usage_error
+from kit.errors import KitError, content_error, usage_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from kit.errors import KitError
     from kit.images.oci import Image
 
+_WIDEST = 1000
+"""Characters of a line of output that a message repeats; the log has all of them."""
 _UUID = re.compile(r"(GPU|MIG)-[0-9a-fA-F-]{8,}")
 
 
@@ -72,18 +73,36 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What a build gets beside its context; `fresh` ignores every cached step."""
+    """What a build gets beside its context.
+
+    `fresh` ignores every cached step; `images` are those of the engine that the steps read, which
+    no other build uses now.
+    """
 
     tag: str
     target: str
     arguments: Mapping[str, str]
     log: Callable[[str], None]
     fresh: bool = False
+    images: tuple[str, ...] = ()
 
     def failed(self, code: int, tail: list[str]) -> KitError:
         """The error of a build that ended with `code`, with the end of its output."""
-        end = "\n".join(f"  | {line}" for line in tail[-15:])
+        end = "\n".join(f"  | {line[:_WIDEST]}" for line in tail[-15:])
         return content_error(f"building {self.tag} failed with exit code {code}\n{end}")
+
+
+def load(engine: Engine, image: Image, name: str, stack: str) -> str:
+    """Bring an image into an engine; where it is refused, damage on this side is looked for.
+
+    Raises:
+        KitError: the engine could not (exit 3), a layer is damaged (exit 4).
+    """
+    try:
+        return engine.load(image, name)
+    except KitError:
+        image.layout.refuse_damaged(image, stack)
+        raise
 
 
 class Engine(Protocol):

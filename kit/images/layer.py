@@ -6,13 +6,15 @@ import hashlib
 import io
 import json
 import tarfile
-from dataclasses import asdict, dataclass, fields, replace
+import zlib
+from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
 from kit.digest import CHUNK, Digest
+from kit.errors import content_error, environment_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 TYPES = {
@@ -26,6 +28,8 @@ TYPES = {
     tarfile.BLKTYPE: "block device",
 }
 _CODES = {name: code for code, name in TYPES.items() if code != tarfile.AREGTYPE}
+_GZIP = b"\x1f\x8b"
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
 CAPABILITY = "SCHILY.xattr.security.capability"
 """The one extended attribute that a layer keeps: a file's capabilities."""
 
@@ -110,7 +114,9 @@ class LayerWriter:
 
 def entry_of(member: tarfile.TarInfo, path: str, link: str = "") -> Entry:
     """The canonical entry for a member of any tar; `path` and `link` are already cleaned."""
-    kind = TYPES[member.type]
+    kind = TYPES.get(member.type)
+    if kind is None:
+        raise content_error(f"/{path}: no layer may hold an entry of type {member.type!r}")
     device = (member.devmajor, member.devminor) if "device" in kind else (0, 0)
     return Entry(
         path=path,
@@ -133,12 +139,10 @@ def dump_index(entries: dict[str, Entry]) -> bytes:
 
 def load_index(path: Path) -> dict[str, Entry]:
     """Read what `dump_index` wrote."""
-    names = [field.name for field in fields(Entry)]
-    entries = {}
-    for row in json.loads(path.read_bytes()):
-        values: dict[str, Any] = dict(zip(names, row, strict=True))
-        entries[row[0]] = Entry(**{**values, "device": tuple(values["device"])})
-    return entries
+    rows: list[list[Any]] = json.loads(path.read_bytes())
+    for row in rows:
+        row[-1] = tuple(row[-1])
+    return {row[0]: Entry(*row) for row in rows}
 
 
 def members(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
@@ -147,6 +151,67 @@ def members(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | No
         for member in archive:
             archive.members = []  # type: ignore[attr-defined]  # flat memory
             yield member, archive.extractfile(member) if member.isreg() else None
+
+
+def unpacked(stream: IO[bytes], where: str) -> Iterator[bytes]:
+    """The bytes of a layer's tar, whether it is plain or gzipped; `where` names it in messages.
+
+    Raises:
+        KitError: compressed by zstd (exit 3); a damaged gzip stream (exit 4).
+    """
+    piece = stream.read(CHUNK)
+    if piece.startswith(_ZSTANDARD):
+        raise environment_error(f"{where} is compressed by zstd, which kit does not read")
+    if not piece.startswith(_GZIP):
+        while piece:
+            yield piece
+            piece = stream.read(CHUNK)
+        return
+    gzip = zlib.decompressobj(wbits=31)
+    while piece:
+        try:
+            yield gzip.decompress(piece, CHUNK)
+        except zlib.error as error:
+            raise content_error(f"{where}: damaged gzip stream: {error}") from error
+        piece = gzip.unconsumed_tail
+        if gzip.eof:
+            # Streams may follow each other; zeros after the last are padding.
+            piece = gzip.unused_data.lstrip(b"\0")
+            while not piece and (more := stream.read(CHUNK)):
+                piece = more.lstrip(b"\0")
+            gzip = zlib.decompressobj(wbits=31) if piece else gzip
+        piece = piece or stream.read(CHUNK)
+    while not gzip.eof and (rest := gzip.decompress(b"", CHUNK)):
+        yield rest
+    if not gzip.eof:
+        raise content_error(f"{where}: the gzip stream is cut short")
+
+
+class ChunkStream(io.RawIOBase):
+    """A readable file over chunks."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; fewer only at the end."""
+        pieces, wanted = [], size
+        while wanted:
+            if not self._rest:
+                piece = next(self._chunks, None)
+                if piece is None:
+                    break
+                self._rest = memoryview(piece)
+            taken = self._rest[:wanted] if wanted > 0 else self._rest
+            pieces.append(taken)
+            self._rest = self._rest[len(taken) :]
+            wanted -= len(taken)
+        return b"".join(pieces)
 
 
 def clean(name: str) -> str:

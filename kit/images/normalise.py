@@ -22,7 +22,8 @@ from kit.images.layer import Entry, LayerWriter
 from kit.images.oci import Layer, Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
 ENGINE_FILES = frozenset(
     {"etc/hosts", "etc/hostname", "etc/resolv.conf", ".dockerenv", "run/.containerenv"}
@@ -49,7 +50,8 @@ def merge(
     below: Mapping[str, Entry],
     epoch: int,
     mount_points: frozenset[str] = frozenset(),
-) -> Layer:
+    scratch: Path | None = None,
+) -> tuple[Layer, dict[str, Entry]]:
     """Write what `layers` add to the base into `layout` as one layer.
 
     Args:
@@ -58,23 +60,40 @@ def merge(
         below: every path of the base.
         epoch: time stamp of every file.
         mount_points: folders that the build mounted inputs at; some engines leave them empty.
+        scratch: folder in the layout for the layer while it is written.
+
+    Returns:
+        The layer, and what is in it.
 
     Raises:
         KitError: a path or a hard link leads out of the layer (exit 4).
     """
     upper: dict[str, Found] = {}
+    gone: set[str] = set()
+    inside = _inside(below)
     for layer in layers:
-        _apply(layer, upper, below)
-    _settle_hardlinks(upper)
+        _apply(layer, upper, inside, gone)
+    for path in _hidden(gone, upper, below, inside):
+        upper[_whiteout(path)] = Found(Entry(_whiteout(path), "file", 0o644))
     for folder in mount_points:
-        if not any(name.startswith(f"{folder}/") for name in upper):
-            upper.pop(folder, None)
-    return _write(layout, _content(upper, below), epoch)
+        _forget_empty(folder, upper, below)
+    scratch = scratch or layout.root / "blobs"
+    return _write(layout, _linked(_content(upper, below)), epoch, scratch)
 
 
-def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What an image's configuration says of how to run it, without what only an engine wrote."""
+def settings(config: Mapping[str, Any], parent: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What an image's configuration says of how to run it, without what only an engine wrote.
+
+    `parent` is the configuration of the image below: variables that it has stay in its order,
+    for engines differ in where they put one that was given another value.
+    """
     kept = {key: config[key] for key in KEPT_SETTINGS if config.get(key)}
+    if "Env" in kept and parent:
+        below = [line.partition("=")[0] for line in parent.get("config", {}).get("Env") or []]
+        order = {name: place for place, name in enumerate(below)}
+        kept["Env"] = sorted(
+            kept["Env"], key=lambda line: order.get(line.partition("=")[0], len(order))
+        )
     if kept.get("WorkingDir") == "/":
         del kept["WorkingDir"]
     labels = {k: v for k, v in (config.get("Labels") or {}).items() if k not in DROPPED_LABELS}
@@ -84,31 +103,68 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _apply(layer: Iterable[Found], upper: dict[str, Found], below: Mapping[str, Entry]) -> None:
-    """Lay one layer over those before it: additions, whiteouts, opaque folders."""
-    hidden: set[str] = set()
+def _apply(
+    layer: Iterable[Found],
+    upper: dict[str, Found],
+    inside: Mapping[str, Sequence[str]],
+    gone: set[str],
+) -> None:
+    """Lay one layer over those before it: additions, whiteouts, opaque folders.
+
+    `gone` collects what of the base cannot be seen any more, whatever is made in its place.
+    """
     added: set[str] = set()
     older = _folders(upper)
-    for found in layer:
-        path = found.entry.path
+    for one in layer:
+        path = one.entry.path
         safe_member(path, "image layer")
+        found = _with_content(one, upper, added)
         folder, _, name = path.rpartition("/")
         if name == OPAQUE:
-            hidden.update(_children(folder, below))
+            gone.update(inside.get(folder, ()))
             _drop(upper, folder, older, itself=False, but=added)
         elif name.startswith(WHITEOUT):
-            gone = f"{folder}/{name.removeprefix(WHITEOUT)}".lstrip("/")
-            _drop(upper, gone, older, itself=True, but=added)
-            if gone in below:
-                hidden.add(gone)
+            removed = f"{folder}/{name.removeprefix(WHITEOUT)}".lstrip("/")
+            _drop(upper, removed, older, itself=True, but=added)
+            gone.add(removed)
         else:
             if found.entry.kind != "directory":
                 _drop(upper, path, older, itself=True, but=added)
-            upper.pop(_whiteout(path), None)
+                gone.update(inside.get(path, ()))
             upper[path] = found
             added.add(path)
-    for path in hidden - added:
-        upper[_whiteout(path)] = Found(Entry(_whiteout(path), "file", 0o644))
+
+
+def _hidden(
+    gone: Iterable[str],
+    upper: Mapping[str, Found],
+    below: Mapping[str, Entry],
+    inside: Mapping[str, Sequence[str]],
+) -> set[str]:
+    """The topmost paths of the base that need a whiteout.
+
+    A folder that was removed and made again needs one for each thing that it had before.
+    """
+    folders = _folders(upper)
+    hidden: set[str] = set()
+    waiting = sorted(gone, reverse=True)  # a folder is seen before what lies in it
+    while waiting:
+        path = waiting.pop()
+        if path not in below or _is_out_of_sight(path, hidden, upper):
+            continue
+        if path not in upper and path not in folders:
+            hidden.add(path)
+        elif path in folders or upper[path].entry.kind == "directory":
+            waiting += inside.get(path, ())
+    return hidden
+
+
+def _is_out_of_sight(path: str, hidden: set[str], upper: Mapping[str, Found]) -> bool:
+    """Whether a folder above is away, or something else stands there."""
+    while path := path.rpartition("/")[0]:
+        if path in hidden or (path in upper and upper[path].entry.kind != "directory"):
+            return True
+    return False
 
 
 def _content(upper: dict[str, Found], below: Mapping[str, Entry]) -> list[Found]:
@@ -134,9 +190,11 @@ def _same(found: Found, old: Entry) -> bool:
     return entry == old
 
 
-def _write(layout: Layout, content: list[Found], epoch: int) -> Layer:
-    scratch = layout.root / "blobs" / f"new-layer-{os.getpid()}"
-    with atomic_writer(scratch, 0o444) as stream:
+def _write(
+    layout: Layout, content: list[Found], epoch: int, scratch: Path
+) -> tuple[Layer, dict[str, Entry]]:
+    new = scratch / f"new-layer-{os.getpid()}"
+    with atomic_writer(new, 0o444) as stream:
         writer = LayerWriter(stream, epoch)
         for found in content:
             if found.entry.kind != "file":
@@ -149,25 +207,43 @@ def _write(layout: Layout, content: list[Found], epoch: int) -> Layer:
                     writer.add(found.entry, source)
         digest, size = writer.close()
     layout.blob(digest).parent.mkdir(parents=True, exist_ok=True)
-    scratch.replace(layout.blob(digest))
-    return Layer(digest, size)
+    new.replace(layout.blob(digest))
+    return Layer(digest, size), writer.entries
 
 
-def _settle_hardlinks(upper: dict[str, Found]) -> None:
+def _with_content(found: Found, upper: Mapping[str, Found], added: set[str]) -> Found:
+    """A hard link as the file that it shares: a later layer may replace one without the other."""
+    entry = found.entry
+    if entry.kind != "hardlink":
+        return found
+    source = upper.get(entry.link)
+    if source is None or entry.link not in added or source.entry.kind == "directory":
+        raise content_error(f"/{entry.path}: hard link to /{entry.link}, which its layer lacks")
+    return replace(source, entry=replace(source.entry, path=entry.path))
+
+
+def _linked(content: list[Found]) -> list[Found]:
     """Of several names of one file, the one that sorts first carries the bytes."""
-    groups: dict[str, list[str]] = {}
-    for path, found in upper.items():
-        if found.entry.kind == "hardlink":
-            groups.setdefault(found.entry.link, [found.entry.link]).append(path)
-    for target, names in groups.items():
-        source = upper.get(target)
-        if source is None or source.entry.kind != "file":
-            raise content_error(f"/{names[1]}: hard link to /{target}, which its layer lacks")
-        first, *others = sorted(names)
-        upper[first] = replace(source, entry=replace(source.entry, path=first))
-        for name in others:
-            link = replace(source.entry, path=name, kind="hardlink", link=first, size=0)
-            upper[name] = Found(link)
+    names: dict[tuple[Path, int], str] = {}
+    linked = []
+    for found in content:
+        entry = found.entry
+        if entry.kind == "file" and found.file is not None:
+            first = names.setdefault((found.file, found.offset), entry.path)
+            if first != entry.path:
+                linked.append(Found(replace(entry, kind="hardlink", link=first, size=0)))
+                continue
+        linked.append(found)
+    return linked
+
+
+def _forget_empty(folder: str, upper: dict[str, Found], below: Mapping[str, Entry]) -> None:
+    """Take out a mount point that nothing lies in, and the folders that were made for it alone."""
+    while folder and folder not in below:
+        if any(name.startswith(f"{folder}/") for name in upper):
+            return
+        upper.pop(folder, None)
+        folder = folder.rpartition("/")[0]
 
 
 def _whiteout(path: str) -> str:
@@ -175,9 +251,12 @@ def _whiteout(path: str) -> str:
     return f"{folder}/{WHITEOUT}{name}".lstrip("/")
 
 
-def _children(folder: str, below: Mapping[str, Entry]) -> list[str]:
-    prefix = f"{folder}/" if folder else ""
-    return [p for p in below if p.startswith(prefix) and "/" not in p[len(prefix) :]]
+def _inside(below: Mapping[str, Entry]) -> dict[str, list[str]]:
+    """What lies in each folder of the base, in one look: new folders by the hundred are opaque."""
+    found: dict[str, list[str]] = {}
+    for path in below:
+        found.setdefault(path.rpartition("/")[0], []).append(path)
+    return found
 
 
 def _folders(upper: Mapping[str, Found]) -> set[str]:

@@ -12,29 +12,53 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit.digest import CHUNK, Digest
-from kit.errors import content_error
+from kit.errors import content_error, environment_error
 from kit.files import atomic_writer, locked, make_folder, write_bytes, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
+LAYER_GZIP = f"{LAYER}+gzip"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 NAME = "org.opencontainers.image.ref.name"
+_DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+_LAYERS = {
+    LAYER: LAYER,
+    LAYER_GZIP: LAYER_GZIP,
+    _DOCKER_LAYER: LAYER,
+    f"{_DOCKER_LAYER}.gzip": LAYER_GZIP,
+}
+"""Media types of layers that are read → what the kit calls the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One uncompressed layer: its digest is also its diff id.
+    """One layer, byte for byte as it was made or pulled.
 
-    Layers stay uncompressed: gzip's bytes depend on the library that made them, a tar's do not.
+    Layers that the kit makes stay uncompressed: gzip's bytes depend on the library that made them,
+    a tar's do not. Pulled ones stay compressed as their registry has them.
+
+    Attributes:
+        digest: of the blob.
+        size: bytes of the blob.
+        media_type: of OCI.
+        unpacked: digest of the tar inside where that is another one than the blob's.
     """
 
     digest: Digest
     size: int
+    media_type: str = LAYER
+    unpacked: Digest | None = None
+
+    @property
+    def diff_id(self) -> Digest:
+        """What engines and configurations know the layer by: the digest of its tar."""
+        return self.unpacked or self.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +70,16 @@ class Image:
     image_id: Digest
     layers: tuple[Layer, ...]
     config: Mapping[str, Any]
+    media_type: str = MANIFEST
+
+    def in_oci_form(self) -> Image:
+        """The same configuration and layers under a manifest of OCI, if this one is Docker's.
+
+        Podman finds an image in Docker's form in no layout that holds others (skopeo#1975).
+        """
+        if self.media_type == MANIFEST:
+            return self
+        return self.layout.write_manifest(self.image_id, self.layers, self.config)
 
     def named(self) -> str:
         """A reference that the layout's index has for this image, made if there is none."""
@@ -83,7 +117,7 @@ class Layout:
         name: str,
         layers: tuple[Layer, ...],
         settings: Mapping[str, Any],
-        history: tuple[str, ...],
+        history: Sequence[str | Mapping[str, Any]],
         platform: str,
         epoch: int,
     ) -> Image:
@@ -93,7 +127,7 @@ class Layout:
             name: the reference the index gets for it; replaces an image of that name.
             layers: base first.
             settings: the `config` object: Env, Cmd, Labels ….
-            history: one `created_by` per layer.
+            history: for each layer a `created_by`, or a whole entry of a pulled configuration.
             platform: `linux/amd64`.
             epoch: seconds since 1970 that stand for the time of creation.
         """
@@ -104,35 +138,50 @@ class Layout:
             "architecture": architecture,
             "config": {key: value for key, value in settings.items() if value},
             "created": stamp,
-            "history": [{"created": stamp, "created_by": line} for line in history],
+            "history": [
+                {"created": stamp, "created_by": line} if isinstance(line, str) else dict(line)
+                for line in history
+            ],
             "os": system,
-            "rootfs": {"diff_ids": [str(layer.digest) for layer in layers], "type": "layers"},
+            "rootfs": {"diff_ids": [str(layer.diff_id) for layer in layers], "type": "layers"},
         }
-        config_bytes = _canonical(config)
-        image_id = self.put(config_bytes)
+        image = self.write_manifest(self.put(_canonical(config)), layers, config)
+        self.name(image, name)
+        return image
+
+    def write_manifest(
+        self, image_id: Digest, layers: tuple[Layer, ...], config: Mapping[str, Any]
+    ) -> Image:
+        """Write the manifest of an image whose configuration, `image_id`, is a blob already."""
+        size = self.blob(image_id).stat().st_size
         manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": _descriptor(CONFIG, image_id, len(config_bytes)),
-            "layers": [_descriptor(LAYER, layer.digest, layer.size) for layer in layers],
+            "config": _descriptor(CONFIG, image_id, size),
+            "layers": [_descriptor(one.media_type, one.digest, one.size) for one in layers],
         }
-        manifest_bytes = _canonical(manifest)
-        digest = self.put(manifest_bytes)
-        self._name(name, _descriptor(MANIFEST, digest, len(manifest_bytes)))
-        return Image(self, digest, image_id, layers, config)
+        return Image(self, self.put(_canonical(manifest)), image_id, layers, config)
 
     def image(self, digest: Digest, stack: str = "STACK") -> Image:
-        """Open an image by manifest digest; `stack` is for the hint.
+        """Open an image by manifest digest, in the form of OCI or of Docker.
+
+        `stack` is for the hint.
 
         Raises:
-            KitError: a blob of it is missing (exit 4).
+            KitError: layers of another compression than gzip (exit 3); a blob is missing or
+                damaged, or manifest and configuration contradict each other (exit 4).
         """
         hint = f"kit build {stack} --rebuild"
         manifest = json.loads(self._read(digest, hint))
         config_digest = Digest.parse(manifest["config"]["digest"])
-        layers = tuple(
-            Layer(Digest.parse(layer["digest"]), layer["size"]) for layer in manifest["layers"]
-        )
+        config = json.loads(self._read(config_digest, hint))
+        diffs = [Digest.parse(text) for text in config["rootfs"]["diff_ids"]]
+        if len(diffs) != len(manifest["layers"]):
+            raise content_error(
+                f"image {digest}: {len(manifest['layers'])} layers in its manifest, "
+                f"{len(diffs)} in its configuration"
+            )
+        layers = tuple(map(_layer, manifest["layers"], diffs))
         for layer in layers:
             path = self.blob(layer.digest)
             if not path.exists() or path.stat().st_size != layer.size:
@@ -140,9 +189,23 @@ class Layout:
                     f"{self.root}: layer {layer.digest} of image {digest} is missing or cut short",
                     hint=hint,
                 )
-        return Image(
-            self, digest, config_digest, layers, json.loads(self._read(config_digest, hint))
-        )
+        media_type = manifest.get("mediaType", MANIFEST)
+        return Image(self, digest, config_digest, layers, config, media_type)
+
+    def refuse_damaged(self, image: Image, stack: str = "STACK") -> None:
+        """Hash the layers of an image that an engine has refused; those that are wrong go away.
+
+        Raises:
+            KitError: a layer is damaged (exit 4).
+        """
+        for layer in image.layers:
+            found = Digest.of_file(self.blob(layer.digest))
+            if found != layer.digest:
+                self.blob(layer.digest).unlink(missing_ok=True)
+                raise content_error(
+                    f"{self.root}: layer {layer.digest} is damaged, found {found}; it was removed",
+                    hint=f"kit build {stack} --rebuild",
+                )
 
     def take(self, digest: Digest, path: Path) -> None:
         """Make a file whose digest was checked a blob, byte for byte: a link where disks allow."""
@@ -196,11 +259,24 @@ class Layout:
         return content
 
 
+def _layer(entry: Mapping[str, Any], diff_id: Digest) -> Layer:
+    digest, media_type = Digest.parse(entry["digest"]), str(entry["mediaType"])
+    if media_type not in _LAYERS:
+        raise environment_error(
+            f"layer {digest} is {media_type}: layers are tar or gzip; Python's standard library "
+            "reads no zstd before 3.14",
+            hint="skopeo copy --dest-compress-format=gzip, then lock the copy",
+        )
+    unpacked = None if diff_id == digest else diff_id
+    return Layer(digest, entry["size"], _LAYERS[media_type], unpacked)
+
+
 def archive(image: Image, name: str, *, skip: frozenset[Digest] = frozenset()) -> Iterator[bytes]:
     """The image as a tar that every engine loads: an OCI layout with Docker's `manifest.json`.
 
-    Layers in `skip` are left out, for an engine that has them already.
+    Blobs of layers in `skip` are left out, for an engine that has them already.
     """
+    image = image.in_oci_form()
     layout = image.layout
     manifest = layout.blob(image.manifest_digest).read_bytes()
     index = {
@@ -225,7 +301,7 @@ def archive(image: Image, name: str, *, skip: frozenset[Digest] = frozenset()) -
     yield from _file("manifest.json", _canonical(legacy))
     yield from _file(_member(image.manifest_digest), manifest)
     yield from _file(_member(image.image_id), layout.blob(image.image_id).read_bytes())
-    for layer in image.layers:
+    for layer in {layer.digest: layer for layer in image.layers}.values():
         if layer.digest in skip:
             continue
         yield _header(_member(layer.digest), layer.size)
@@ -243,7 +319,7 @@ def _member(digest: Digest) -> str:
 def _header(name: str, size: int) -> bytes:
     member = tarfile.TarInfo(name)
     member.size = size
-    return member.tobuf(tarfile.USTAR_FORMAT)
+    return member.tobuf(tarfile.GNU_FORMAT)  # ustar ends at 8 GiB, which a layer may exceed
 
 
 def _file(name: str, content: bytes) -> Iterator[bytes]:

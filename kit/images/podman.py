@@ -62,6 +62,7 @@ class Podman:
 
     def load(self, image: Image, name: str) -> str:
         """Copy an image's missing layers into storage and name it; returns its id."""
+        image = image.in_oci_form()
         folder = image.layout.root
         # Podman makes a name out of the folder it is given; not every path would be a valid one.
         source = f"oci:{folder.name}:{image.named()}"
@@ -77,6 +78,7 @@ class Podman:
         Its layer cache is not used: it takes a RUN for done although the files mounted into it
         have changed, and loses sight of a cached stage that is mounted (both seen in 4.3.1).
         """
+        self._remove_unfinished(request.images)
         argv = [*self._podman(), "build", *self._limits(), "--network=none", "--pull=never"]
         argv += ["--format=docker", "--timestamp=0", "--security-opt=label=disable"]
         argv += ["--layers=false", "--http-proxy=false"]
@@ -139,6 +141,13 @@ class Podman:
 
     def _remove_container(self, name: str) -> None:
         process.capture(["podman", "rm", "--force", "--time", "2", "--ignore", name])
+
+    def _remove_unfinished(self, images: tuple[str, ...]) -> None:
+        """Remove what killed builds left on these images: it takes disk and stops later builds."""
+        answer = self._must("ps", "--all", "--external", "--format", "json")
+        for container in json.loads(answer or "[]"):
+            if container.get("Image") in images and container.get("Command") == ["buildah"]:
+                self._remove_container(container["Id"])
 
     def _closed(self, request: RunRequest) -> list[str]:
         user, is_root = user_arguments()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import functools
 import http.client
 import netrc
 import os
@@ -59,11 +60,29 @@ class Refused(KitError):  # noqa: N818 (the caller may have another login)
 
 
 class Interrupted(Exception):  # noqa: N818 (never leaves the client)
-    """This try has failed, the next may not; says why and how long the server wants to rest."""
+    """This try has failed, the next may not.
 
-    def __init__(self, reason: str, rest: float = 0.0) -> None:
+    Attributes:
+        rest: seconds that the server wants to rest.
+        status: what it answers; None where there was no answer.
+    """
+
+    def __init__(self, reason: str, rest: float = 0.0, status: int | None = None) -> None:
         super().__init__(reason)
         self.rest = rest
+        self.status = status
+
+
+class GivenUp(KitError):  # noqa: N818 (the caller may look whether anybody answers at all)
+    """Every try has failed (exit 3).
+
+    Attributes:
+        status: what the server answered last; None where there was no answer.
+    """
+
+    def __init__(self, message: str, status: int | None) -> None:
+        super().__init__(message, exit_code=ExitCode.ENVIRONMENT)
+        self.status = status
 
 
 def shown(url: str) -> str:
@@ -88,6 +107,7 @@ class Connections:
     cancelled: threading.Event
     _certificates: str | None = None
     _pools: dict[str, Any] = field(default_factory=dict)
+    _proxies: dict[tuple[str, str], str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
@@ -152,13 +172,9 @@ class Connections:
     def _pool(self, url: str) -> Any:
         import urllib3
 
-        parts = urlsplit(url)
-        proxy = None
-        if not urllib.request.proxy_bypass(parts.hostname or ""):
-            proxies = urllib.request.getproxies()
-            proxy = proxies.get(parts.scheme) or proxies.get("all")
+        proxy = self._proxy(url)
         with self._lock:
-            if (proxy or "") not in self._pools:
+            if proxy not in self._pools:
                 options: dict[str, Any] = {
                     "maxsize": 64,
                     "timeout": urllib3.Timeout(
@@ -173,7 +189,20 @@ class Connections:
                     self._pools[proxy] = urllib3.ProxyManager(bare, proxy_headers=via, **options)
                 else:
                     self._pools[""] = urllib3.PoolManager(**options)
-            return self._pools[proxy or ""]
+            return self._pools[proxy]
+
+    def _proxy(self, url: str) -> str:
+        """The proxy for a host, empty without one; the environment is read once for each host."""
+        parts = urlsplit(url)
+        key = (parts.scheme, parts.hostname or "")
+        if (known := self._proxies.get(key)) is not None:
+            return known
+        found = ""
+        if not urllib.request.proxy_bypass(key[1]):
+            proxies = urllib.request.getproxies()
+            found = proxies.get(key[0]) or proxies.get("all") or ""
+        self._proxies[key] = found
+        return found
 
 
 def require_success(response: urllib3.BaseHTTPResponse, url: str, final: str = "") -> None:
@@ -197,7 +226,7 @@ def require_success(response: urllib3.BaseHTTPResponse, url: str, final: str = "
         raise NotFound(shown(url))
     if status in _RETRIED:
         rest = _seconds(response.headers.get("Retry-After", ""))
-        raise Interrupted(f"the server answers {status}", rest)
+        raise Interrupted(f"the server answers {status}", rest, status)
     if status in (401, 403, 407):
         challenge = response.headers.get("WWW-Authenticate", "")
         raise Refused(url, final or url, status, challenge)
@@ -268,14 +297,22 @@ def _login(url: str) -> tuple[str, dict[str, str]]:
     bare = urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
     if login:
         return bare, urllib3.make_headers(basic_auth=unquote(login))
-    place = Path(os.environ.get("NETRC") or "~/.netrc")
     try:
-        known = netrc.netrc(place.expanduser()).authenticators(parts.hostname or "")
+        place = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+        status = place.stat()
+        logins = _netrc(place, status.st_ino, status.st_mtime_ns, status.st_size)
+        known = logins.authenticators(parts.hostname or "")
     except (OSError, RuntimeError, netrc.NetrcParseError):
         known = None
     if known is None or not known[2]:
         return bare, {}
     return bare, urllib3.make_headers(basic_auth=f"{known[0] or known[1]}:{known[2]}")
+
+
+@functools.lru_cache(maxsize=4)
+def _netrc(place: Path, _inode: int, _changed: int, _size: int) -> netrc.netrc:
+    """The file as it is now: read again only when it has changed."""
+    return netrc.netrc(place)
 
 
 def _trust(more: str | None) -> ssl.SSLContext:

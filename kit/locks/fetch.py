@@ -15,6 +15,7 @@ from kit.store import Store, refuse_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from kit.locks.http import Client
     from kit.locks.lock import Input, Kind, Lock
@@ -105,6 +106,7 @@ class _Crew:
         self._source = source
         self._cancelled = cancelled
         self._lock = threading.Lock()
+        self._unsettled: set[Path] = set()
 
     def work(self, items: Sequence[Input], jobs: int, on_bytes: Callable[[int], object]) -> None:
         """Bring all items."""
@@ -124,6 +126,7 @@ class _Crew:
             for _ in items:
                 if (failure := done.get()) is not None:
                     raise failure  # noqa: TRY301 (the threads must stop first)
+            self._store.settle(self._unsettled)
         except BaseException:
             self._cancelled.set()
             deadline = time.monotonic() + _GRACE
@@ -156,7 +159,11 @@ class _Crew:
 
     def _bring(self, item: Input, count: Callable[[int], None]) -> None:
         with self._store.receive(
-            item.sha256, item.size, on_bytes=count, cancelled=self._cancelled
+            item.sha256,
+            item.size,
+            on_bytes=count,
+            cancelled=self._cancelled,
+            unsettled=self._unsettled,
         ) as reception:
             if reception.done:
                 count(item.size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,15 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from kit.digest import CHUNK, Digest
-from kit.errors import content_error, environment_error
-from kit.locks.connection import Connections, Interrupted, NotFound, require_success, shown
+from kit.errors import content_error
+from kit.locks.connection import (
+    Connections,
+    GivenUp,
+    Interrupted,
+    NotFound,
+    require_success,
+    shown,
+)
 from kit.store import Cancelled, refuse_cancelled
 
 if TYPE_CHECKING:
@@ -40,6 +48,7 @@ class Client:
         connect_timeout: seconds to wait for a connection.
         read_timeout: seconds of silence after which a connection counts as broken.
         back_off: seconds before the second try; each later one waits twice as long.
+        attempts: tries in a row that may fail until something is given up.
         cancelled: once set, everything under way ends with `Cancelled`.
     """
 
@@ -47,6 +56,7 @@ class Client:
     read_timeout: float = 60.0
     back_off: float = 0.5
     cancelled: threading.Event = field(default_factory=threading.Event)
+    attempts: int = ATTEMPTS
     _connections: Connections = field(init=False)
 
     def __post_init__(self) -> None:
@@ -150,11 +160,12 @@ class Client:
             except Interrupted as reason:
                 failures = 1 if reception.offset > furthest else failures + 1
                 furthest = max(furthest, reception.offset)
-                if failures >= ATTEMPTS:
-                    raise environment_error(
+                if failures >= self.attempts:
+                    raise GivenUp(
                         f"{shown(url)}: {reason}; {reception.offset} of {reception.size} bytes "
-                        f"have come and are kept, {ATTEMPTS} tries brought no more; "
-                        "the same command goes on there"
+                        f"have come and are kept, {self.attempts} tries brought no more; "
+                        "the same command goes on there",
+                        reason.status,
                     ) from None
                 self._rest(failures, reason.rest)
                 continue
@@ -188,14 +199,15 @@ class Client:
             raise Interrupted("the connection ended early")
 
     def _tried(self, url: str, attempt: Callable[[], _Result]) -> _Result:
-        for failures in range(1, ATTEMPTS + 1):
+        for failures in range(1, self.attempts + 1):
             try:
                 return attempt()
             except Interrupted as reason:  # noqa: PERF203 (that is what the loop is for)
-                if failures == ATTEMPTS:
-                    raise environment_error(
-                        f"{shown(url)}: {reason}; tried {ATTEMPTS} times: "
-                        "check the network and the proxy settings of this host"
+                if failures == self.attempts:
+                    raise GivenUp(
+                        f"{shown(url)}: {reason}; tried {_times(failures)}: "
+                        "check the network and the proxy settings of this host",
+                        reason.status,
                     ) from None
                 self._rest(failures, reason.rest)
         raise AssertionError
@@ -256,5 +268,9 @@ def _require_size(response: urllib3.BaseHTTPResponse, reception: Reception) -> N
         )
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def _whole(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,18}", text) else None

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from kit import document
 from kit.digest import Digest
-from kit.errors import KitError, nearest, usage_error
-from kit.files import safe_member
+from kit.errors import nearest
+from kit.locks import checks, closures
+from kit.locks.arguments import arguments
+from kit.locks.closures import (
+    Apt,
+    AptRepository,
+    DebianGroup,
+    RequirementGroup,
+    Requirements,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
+__all__ = ["Apt", "AptRepository", "DebianGroup", "RequirementGroup", "Requirements"]
+
 SCHEMA = "kit.intent/1"
+_LATER = (
+    *("images", "sources", "release", "arguments", "licences"),
+    *("apt", "requirements", "gaps"),
+)
 PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
 """Platform of an image → Debian's name of the architecture."""
 
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_LAST_EPOCH = 0o77777777777
+"""The last second that a tar header has digits for, in 2242."""
 _PIN = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)==([0-9A-Za-z][0-9A-Za-z.!+_-]*)")
-_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PYTHON = re.compile(r"3\.[0-9]+")
 _SUITE = re.compile(r"[a-z][a-z0-9./-]*")
 _COMMIT_OR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
@@ -32,14 +45,6 @@ _IMAGE = re.compile(
     r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
-
-
-@dataclass(frozen=True, slots=True)
-class DebianGroup:
-    """Packages that are asked for by name; what they depend on comes with them."""
-
-    name: str
-    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +90,11 @@ class Python:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A plain file at a URL, whose digest the intent must know."""
+    """A plain file at a URL; without a digest, locking trusts what it finds there."""
 
     name: str
     url: str
-    sha256: Digest
+    sha256: Digest | None
     group: str
 
 
@@ -132,6 +137,26 @@ class SourceTree:
 
 
 @dataclass(frozen=True, slots=True)
+class Licence:
+    """Terms that have to be accepted before the stack is fetched or built."""
+
+    name: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """An input that upstream's build needs and no table can name: the lock stays unresolved.
+
+    Whoever has the file names it under `files` and takes the gap out.
+    """
+
+    name: str
+    group: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """What one stack is to be made of.
 
@@ -140,6 +165,8 @@ class Intent:
         family: the folder below `dockerfiles/` that builds it.
         platform: `linux/amd64` or `linux/arm64`.
         epoch: the time stamp of everything that is built, in seconds (`SOURCE_DATE_EPOCH`).
+        release: the TensorRT-LLM release that it is of, if it is of one.
+        arguments: build arguments of the Dockerfile, name and value, sorted.
     """
 
     stack: str
@@ -152,12 +179,18 @@ class Intent:
     models: tuple[Model, ...]
     images: tuple[ImageReference, ...] = ()
     sources: tuple[SourceTree, ...] = ()
+    release: str | None = None
+    arguments: tuple[tuple[str, str], ...] = ()
+    licences: tuple[Licence, ...] = ()
+    apt: Apt | None = None
+    requirements: Requirements | None = None
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def digest(self) -> Digest:
         """Identity of what is asked for: comments, layout and order of keys do not matter."""
         asked = asdict(self)
-        for later in ("images", "sources"):
+        for later in _LATER:
             # Locks that were made before there were any stay good.
             if not asked[later]:
                 del asked[later]
@@ -191,13 +224,16 @@ def load(path: Path) -> Intent:
             f"unknown platform {platform!r}; {nearest(platform, PLATFORMS)}", "platform"
         )
     epoch = top.integer("epoch")
-    if epoch < 0:
-        raise top.error(f"epoch: expected seconds since 1970, found {epoch}", "epoch")
+    if not 0 <= epoch <= _LAST_EPOCH:
+        found = epoch if epoch < 0 else "a time after 2242"
+        raise top.error(f"epoch: expected seconds since 1970, found {found}", "epoch")
     debian = top.optional_section("debian")
     python = top.optional_section("python")
+    apt = top.optional_section("apt")
+    requirements = top.optional_section("requirements")
     intent = Intent(
         stack=stack,
-        family=_matched(top, "family", _GROUP),
+        family=checks.matched(top, "family", checks.NAME),
         platform=platform,
         epoch=epoch,
         debian=_debian(debian) if debian else None,
@@ -206,40 +242,82 @@ def load(path: Path) -> Intent:
         models=tuple(_model(section) for section in top.sections("models")),
         images=tuple(_image(section) for section in top.sections("images")),
         sources=tuple(_source(section) for section in top.sections("sources")),
+        release=top.optional_text("release"),
+        arguments=arguments(top),
+        licences=tuple(_licence(section) for section in top.sections("licences")),
+        apt=closures.apt(apt) if apt else None,
+        requirements=closures.requirements(requirements) if requirements else None,
+        gaps=tuple(_gap(section) for section in top.sections("gaps")),
     )
-    _refuse_repeated(top, "files", (f"{item.group}/{item.name}" for item in intent.files))
-    _refuse_repeated(top, "models", (item.name for item in intent.models))
-    _refuse_repeated(top, "images", (item.name for item in intent.images))
-    _refuse_repeated(top, "sources", (item.name for item in intent.sources))
+    paths = (str(PurePosixPath(item.group, item.name)) for item in intent.files)
+    checks.refuse_repeated(top, "files", paths)
+    checks.refuse_repeated(top, "models", (item.name for item in intent.models))
+    checks.refuse_repeated(top, "images", (item.name for item in intent.images))
+    checks.refuse_repeated(top, "sources", (item.name for item in intent.sources))
+    checks.refuse_repeated(top, "licences", (item.name for item in intent.licences))
+    _refuse_unnamed(top, intent)
     top.close()
     return intent
 
 
-def _debian(section: document.Section) -> Debian:
-    suite = _matched(section, "suite", _SUITE)
-    components = section.texts("components") or ("main",)
-    groups = section.section("groups")
-    found = []
-    for name in groups.keys():  # noqa: SIM118 (a Section is no mapping)
-        packages = groups.texts(_group_name(groups, name))
-        for package in packages:
-            if not _PACKAGE.fullmatch(package):
-                raise groups.error(f"{name}: not a Debian package name: {package!r}", name)
-        _refuse_repeated(groups, name, packages)
-        found.append(DebianGroup(name, packages))
+def _refuse_unnamed(top: document.Section, intent: Intent) -> None:
+    """What stands on an image or a file names one that is there."""
+    images = [image.name for image in intent.images]
+    for key, part in (("apt", intent.apt), ("requirements", intent.requirements)):
+        if part is not None and part.base not in images:
+            raise top.error(f"{key}: base: no image {part.base!r}; {nearest(part.base, images)}")
+    files = [file.name for file in intent.files]
+    for repository in intent.apt.repositories if intent.apt else ():
+        name = repository.keyring.partition("file:")[2]
+        if name and name not in files:
+            raise top.error(f"apt: keyring: no file {name!r}; {nearest(name, files)}")
+    groups = intent.requirements.groups if intent.requirements else ()
+    sources = [source.name for source in intent.sources]
+    known = [f"{file.group}/{file.name}" for file in intent.files]
+    for group in groups:
+        for text in group.files:
+            if (name := text.partition("/")[0]) not in sources:
+                raise top.error(f"requirements: no source {name!r}; {nearest(name, sources)}")
+        for text in group.archives:
+            if (name := text.partition("!")[0]) not in known:
+                raise top.error(f"requirements: no file {name!r}; {nearest(name, known)}")
+
+
+def _licence(section: document.Section) -> Licence:
+    found = Licence(
+        checks.name(section, section.text("name"), "name"), checks.address(section, "url")
+    )
     section.close()
-    return Debian(suite, components, tuple(found))
+    return found
+
+
+def _gap(section: document.Section) -> Gap:
+    found = Gap(
+        checks.name(section, section.text("name"), "name"),
+        checks.name(section, section.text("group"), "group"),
+        section.text("reason"),
+    )
+    section.close()
+    return found
+
+
+def _debian(section: document.Section) -> Debian:
+    suite = checks.matched(section, "suite", _SUITE)
+    components = closures.components(section) or ("main",)
+    groups = closures.debian_groups(section.section("groups"), pinned=False)
+    section.close()
+    return Debian(suite, components, groups)
 
 
 def _python(section: document.Section) -> Python:
-    version = _matched(section, "version", _PYTHON)
+    version = checks.matched(section, "version", _PYTHON)
     glibc = section.optional_text("glibc")
     if glibc is not None and not re.fullmatch(r"2\.[0-9]+", glibc):
         raise section.error(f"glibc: expected a version such as 2.36, found {glibc!r}", "glibc")
     groups = section.section("groups")
     found = []
     for name in groups.keys():  # noqa: SIM118 (a Section is no mapping)
-        group = groups.section(_group_name(groups, name))
+        group = groups.section(checks.name(groups, name))
         found.append(PythonGroup(name, _pins(group, "wheels"), _pins(group, "sdists")))
         group.close()
     section.close()
@@ -253,27 +331,18 @@ def _pins(section: document.Section, key: str) -> tuple[Pin, ...]:
         if match is None:
             raise section.error(f"{key}: expected an exact pin, name==version, found {text!r}", key)
         pins.append(Pin(match[1], match[2]))
-    _refuse_repeated(section, key, (re.sub(r"[-_.]+", "-", pin.name).lower() for pin in pins))
+    checks.refuse_repeated(section, key, (re.sub(r"[-_.]+", "-", pin.name).lower() for pin in pins))
     return tuple(pins)
 
 
 def _file(section: document.Section) -> File:
     name, group = section.text("name"), section.text("group")
-    _group_name(section, group, "group")
-    _stays_inside(section, "name", name)
-    url = section.text("url")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise section.error(f"url: expected http(s)://…, found {url!r}", "url")
-    if parts.username is not None or parts.password is not None:
-        raise section.error(
-            f"url: holds a login; a lock is no place for secrets, ~/.netrc is (host "
-            f"{parts.hostname})",
-            "url",
-        )
-    sha256 = section.text("sha256")
+    checks.name(section, group, "group")
+    checks.stays_inside(section, "name", name)
+    url = checks.address(section)
+    sha256 = section.optional_text("sha256")
     try:
-        digest = Digest.parse(sha256)
+        digest = None if sha256 is None else Digest.parse(sha256)
     except ValueError:
         raise section.error(
             f"sha256: expected 64 hexadecimal digits, found {sha256!r}", "sha256"
@@ -283,25 +352,25 @@ def _file(section: document.Section) -> File:
 
 
 def _model(section: document.Section) -> Model:
-    name = _group_name(section, section.text("name"), "name")
+    name = checks.name(section, section.text("name"), "name")
     directory, repo = section.optional_text("directory"), section.optional_text("repo")
     if (directory is None) == (repo is None):
         raise section.error(f"model {name}: expected either a directory or a repo with a revision")
     revision: str | None = None
     allow: tuple[str, ...] = ()
     if directory is not None:
-        _stays_inside(section, "directory", directory)
+        checks.stays_inside(section, "directory", directory)
     else:
-        repo = _matched(section, "repo", _REPOSITORY)
-        revision = _matched(section, "revision", _COMMIT_OR_NAME)
+        repo = checks.matched(section, "repo", _REPOSITORY)
+        revision = checks.matched(section, "revision", _COMMIT_OR_NAME)
         allow = section.texts("allow")
-        _refuse_repeated(section, "allow", allow)
+        checks.refuse_repeated(section, "allow", allow)
     section.close()
     return Model(name, directory, repo, revision, allow)
 
 
 def _image(section: document.Section) -> ImageReference:
-    name = _group_name(section, section.text("name"), "name")
+    name = checks.name(section, section.text("name"), "name")
     reference = section.text("reference")
     if not _IMAGE.fullmatch(reference):
         raise section.error(
@@ -313,42 +382,11 @@ def _image(section: document.Section) -> ImageReference:
 
 
 def _source(section: document.Section) -> SourceTree:
-    name = _group_name(section, section.text("name"), "name")
-    url = section.text("url")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise section.error(f"url: expected http(s)://… without a login, found {url!r}", "url")
-    commit = _matched(section, "commit", _COMMIT)
+    name = checks.name(section, section.text("name"), "name")
+    url = checks.address(section)
+    commit = checks.matched(section, "commit", _COMMIT)
     submodules = section.boolean("submodules", default=True)
     lfs = section.texts("lfs")
-    _refuse_repeated(section, "lfs", lfs)
+    checks.refuse_repeated(section, "lfs", lfs)
     section.close()
     return SourceTree(name, url, commit, submodules, lfs)
-
-
-def _matched(section: document.Section, key: str, pattern: re.Pattern[str]) -> str:
-    text = section.text(key)
-    if not pattern.fullmatch(text):
-        raise section.error(f"{key}: not a valid {key}: {text!r}", key)
-    return text
-
-
-def _group_name(section: document.Section, name: str, key: str | None = None) -> str:
-    if not _GROUP.fullmatch(name):
-        raise section.error(f"not a valid name: {name!r}", key or name)
-    return name
-
-
-def _stays_inside(section: document.Section, key: str, name: str) -> None:
-    try:
-        safe_member(name, section.where(key))
-    except KitError as error:
-        raise usage_error(str(error)) from error
-
-
-def _refuse_repeated(section: document.Section, key: str, names: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise section.error(f"{key}: {name!r} stands twice", key)
-        seen.add(name)

@@ -11,6 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kit.errors import environment_error
+from kit.locks import snapshots
+from kit.locks.mirrors import rewrite
 
 _KEYRINGS = (
     "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -28,8 +30,10 @@ _SCHEMES = ("http", "https", "file")
 def debian_mirror(suite: str | None = None) -> str:
     """The URL that `dists/` and `pool/` stand below, no slash at its end; may hold a login.
 
+    `KIT_DEBIAN_MIRROR` decides, then `KIT_SNAPSHOT`, then what this host's tools know.
+
     Raises:
-        KitError: no mirror is known on this host (exit 3).
+        KitError: `KIT_SNAPSHOT` cannot be read (exit 2); no mirror is known on this host (exit 3).
     """
     if given := os.environ.get("KIT_DEBIAN_MIRROR"):
         if urlsplit(given).scheme not in _SCHEMES:
@@ -37,6 +41,8 @@ def debian_mirror(suite: str | None = None) -> str:
                 "KIT_DEBIAN_MIRROR: expected a URL that starts with http:, https: or file:"
             )
         return given.rstrip("/")
+    if (past := snapshots.debian()) is not None:
+        return rewrite(f"{past}/").rstrip("/")
     found = _of_apt(suite) or _of_bootstrap()
     if found is None:
         raise environment_error(

@@ -10,6 +10,7 @@ origin if a mirror fails: a site that names one may not want to be asked elsewhe
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 
@@ -54,8 +55,7 @@ def load() -> tuple[Mirror, ...]:
     Raises:
         KitError: a word is no pair (exit 2).
     """
-    found = [_pair(number, word) for number, word in enumerate(_words(), 1)]
-    return tuple(sorted(found, key=lambda pair: (len(pair.prefix), pair.scheme), reverse=True))
+    return _read(os.environ.get(VARIABLE, ""))
 
 
 def rewrite(url: str) -> str:
@@ -74,8 +74,10 @@ def rewrite(url: str) -> str:
     return url
 
 
-def _words() -> list[str]:
-    return os.environ.get(VARIABLE, "").split()
+@functools.lru_cache(maxsize=4)
+def _read(text: str) -> tuple[Mirror, ...]:
+    found = [_pair(number, word) for number, word in enumerate(text.split(), 1)]
+    return tuple(sorted(found, key=lambda pair: (len(pair.prefix), pair.scheme), reverse=True))
 
 
 def _pair(number: int, word: str) -> Mirror:

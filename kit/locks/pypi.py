@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit
 
+from kit.artifacts import bounded
 from kit.digest import Digest
 from kit.errors import KitError, content_error, environment_error, usage_error
 from kit.locks import pip_settings
 from kit.locks.connection import NotFound, shown
 from kit.locks.lock import Input
+from kit.locks.mirrors import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from kit.locks.pip_settings import PipSettings
     from kit.store import Reception
 
+_LONGEST_NAME = 255
+"""Bytes of a file's name, as file systems have them."""
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.2, */*;q=0.01"
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _OLD_NAMES = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
@@ -34,13 +38,26 @@ _OLD_NAMES = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manyl
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One file that an index offers."""
+    """One file that an index offers.
+
+    Attributes:
+        filename: of the wheel or source distribution.
+        url: where it is; may hold a login.
+        sha256: as the index says, if it does.
+        size: the same, bytes.
+        requires_python: the Python that it wants.
+        yanked: why its maker took it back, which may be no word; None if not (PEP 592).
+        metadata: whether a wheel's METADATA lies beside it, under its URL and `.metadata`
+            (PEP 658); the digest of that, `true` without one, empty if not.
+    """
 
     filename: str
     url: str
     sha256: Digest | None
     size: int | None
     requires_python: str | None
+    yanked: str | None = None
+    metadata: str = ""
 
 
 class PythonIndex:
@@ -90,15 +107,21 @@ class PythonIndex:
             except NotFound:
                 self._pages[key] = []
             else:
-                login = urlsplit(index).netloc.rpartition("@")[0]
                 parse = _json_links if media.endswith("json") else _html_links
                 try:
-                    links = [link for link in parse(content, url) if _may_link(url, link.url)]
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    links = [
+                        link
+                        for link in parse(content, url)
+                        if _may_link(url, link.url) and _is_name(link.filename)
+                    ]
+                except (
+                    *(ValueError, KeyError, TypeError, AttributeError),
+                    RecursionError,
+                ) as error:
                     raise content_error(
                         f"{shown(url)}: not the page of a package index: {type(error).__name__}"
                     ) from error
-                self._pages[key] = [_with_login(link, url, login) for link in links]
+                self._pages[key] = [_with_login(link, index) for link in links]
         return self._pages[key]
 
 
@@ -153,6 +176,10 @@ class PythonSource:
 
     def bring(self, item: Input, reception: Reception) -> None:
         """Download one distribution into the store."""
+        if "://" in item.location:
+            self._bring_from(item, reception)
+            return
+        filename = item.file.rpartition("/")[2]
         others: list[Link] = []
         trouble: KitError | None = None
         links = self._index.links(item.name)
@@ -164,7 +191,7 @@ class PythonSource:
                 break
             if link is None:
                 break
-            if link.filename != item.file:
+            if link.filename != filename:
                 continue
             if link.sha256 not in (None, item.sha256):
                 others.append(link)
@@ -184,9 +211,19 @@ class PythonSource:
             )
         raise environment_error(
             f"{item.kind} {item.name} version {item.version} has vanished from the package index: "
-            f"no {item.file} at {self._index.places}",
+            f"no {filename} at {self._index.places}",
             hint=f"kit lock {self._stack}",
         )
+
+    def _bring_from(self, item: Input, reception: Reception) -> None:
+        """Download from the index that the intent names."""
+        try:
+            self._client.download(rewrite(item.location), reception)
+        except NotFound as error:
+            raise environment_error(
+                f"{item.kind} {item.name} version {item.version} has vanished: {error}",
+                hint=f"kit lock {self._stack}",
+            ) from None
 
 
 def _best_wheel(
@@ -260,7 +297,13 @@ def _accepts(link: Link, python: str) -> bool:
         return True
 
 
-def _input(kind: Any, group: str, pin: Pin, version: Version, link: Link, client: Client) -> Input:
+def identity(link: Link, client: Client) -> tuple[Digest, int]:
+    """Digest and size of what an index offers; what it does not say is asked or measured.
+
+    Raises:
+        NotFound: the page names it, and it is not there.
+        KitError: it cannot be had (exit 3), or is not what the index says (exit 4).
+    """
     sha256, size = link.sha256, link.size
     if sha256 is not None and size is None:
         size = client.length(link.url)
@@ -271,6 +314,11 @@ def _input(kind: Any, group: str, pin: Pin, version: Version, link: Link, client
                 f"{shown(link.url)}: wrong content: the index says {sha256}, found {measured}"
             )
         sha256 = measured
+    return sha256, size
+
+
+def _input(kind: Any, group: str, pin: Pin, version: Version, link: Link, client: Client) -> Input:
+    sha256, size = identity(link, client)
     return Input(
         kind=kind,
         group=group,
@@ -287,12 +335,20 @@ def _json_links(content: bytes, url: str) -> Iterator[Link]:
     for entry in json.loads(content)["files"]:
         sha256 = entry.get("hashes", {}).get("sha256")
         yield Link(
-            filename=entry["filename"],
-            url=urljoin(url, entry["url"]),
+            filename=_text(entry["filename"]),
+            url=urljoin(url, _text(entry["url"])),
             sha256=Digest(sha256) if sha256 else None,
-            size=entry.get("size"),
-            requires_python=entry.get("requires-python"),
+            size=bounded.count(entry, "size"),
+            requires_python=bounded.text(entry, "requires-python"),
+            yanked=_yanked(entry.get("yanked", False)),
+            metadata=_metadata(entry.get("core-metadata", entry.get("dist-info-metadata", False))),
         )
+
+
+def _text(said: Any) -> str:
+    if not isinstance(said, str):
+        raise TypeError
+    return said
 
 
 def _html_links(content: bytes, url: str) -> Iterator[Link]:
@@ -308,7 +364,27 @@ def _html_links(content: bytes, url: str) -> Iterator[Link]:
             sha256=Digest(sha256.partition("&")[0]) if sha256 else None,
             size=None,
             requires_python=attributes.get("data-requires-python"),
+            yanked=(attributes["data-yanked"] or "") if "data-yanked" in attributes else None,
+            metadata=(
+                attributes.get("data-core-metadata")
+                or attributes.get("data-dist-info-metadata")
+                or ""
+            ),
         )
+
+
+def _yanked(said: Any) -> str | None:
+    """PEP 691 says whether, or why."""
+    if isinstance(said, str):
+        return said
+    return "" if said is True else None
+
+
+def _metadata(said: Any) -> str:
+    """PEP 714 says whether, or the digests: given here in the form of HTML pages."""
+    if isinstance(said, dict):
+        return f"sha256={said['sha256']}" if "sha256" in said else "true"
+    return "true" if said is True else ""
 
 
 class _Anchors(HTMLParser):
@@ -334,10 +410,20 @@ def _may_link(page: str, url: str) -> bool:
     return scheme in ("http", "https") or (scheme == "file" == urlsplit(page).scheme)
 
 
-def _with_login(link: Link, page: str, login: str) -> Link:
-    """A file on the host of an index that wants a login wants the same one."""
-    parts = urlsplit(link.url)
-    if not login or parts.username or parts.netloc != urlsplit(page).netloc.rpartition("@")[2]:
+def _is_name(text: str) -> bool:
+    """Whether a file can have the name: it will, in a build context."""
+    return text.isprintable() and "/" not in text and len(text.encode()) <= _LONGEST_NAME
+
+
+def _with_login(link: Link, index: str) -> Link:
+    """A file on the host of an index that wants a login wants the same one.
+
+    The index may be elsewhere by now, sent on by its host: nobody else gets its login, nor does
+    anybody see it on the way.
+    """
+    asked, found = urlsplit(index), urlsplit(link.url)
+    login, _, host = asked.netloc.rpartition("@")
+    is_same = found.netloc == host and found.scheme in (asked.scheme, "https")
+    if not (login and is_same):
         return link
-    url = link.url.replace("://", f"://{login}@", 1)
-    return Link(link.filename, url, link.sha256, link.size, link.requires_python)
+    return replace(link, url=link.url.replace("://", f"://{login}@", 1))

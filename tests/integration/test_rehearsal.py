@@ -19,7 +19,7 @@ from tests.integration.conftest import ENGINES, kit, needs, private
 
 pytestmark = pytest.mark.engine
 
-RELEASES = ["0.5.0", "0.9.0", "0.16.0"]
+RELEASES = ["0.5.0", "0.9.0", "0.16.0", "1.2.1"]
 
 
 def _copy_of_project(folder):

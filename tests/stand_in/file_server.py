@@ -31,6 +31,8 @@ class Fault:
     """Send this many bytes of the body, then drop the connection."""
     ignore_range: bool = False
     wrong_range: bool = False
+    wrong_length: int = 0
+    """Say that the body is so many bytes longer than it is (shorter if negative)."""
     flip: int | None = None
     """Change the byte at this place of the file."""
     extra: bytes = b""
@@ -230,7 +232,15 @@ class _Answer(BaseHTTPRequestHandler):
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         return int(match[1]) if match and int(match[1]) < size else None
 
-    def _head(self, path: str, size: int, first: int | None, *, hide_length: bool = False) -> None:
+    def _head(
+        self,
+        path: str,
+        size: int,
+        first: int | None,
+        *,
+        hide_length: bool = False,
+        wrong_length: int = 0,
+    ) -> None:
         self.send_response(200 if first is None else 206)
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Type", self.server_of_files.types.get(path, "application/x"))
@@ -240,7 +250,8 @@ class _Answer(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
             self.close_connection = True
         else:
-            self.send_header("Content-Length", str(size - (first or 0)))
+            self.send_header("Content-Length", str(size - (first or 0) + wrong_length))
+            self.close_connection = self.close_connection or wrong_length != 0
         self.end_headers()
 
     def _send_path(self, path: str, file: Path) -> None:
@@ -257,7 +268,13 @@ class _Answer(BaseHTTPRequestHandler):
         first = None if fault.ignore_range else self._first(len(body))
         if fault.wrong_range and first is not None:
             first = max(0, first - 1)
-        self._head(path, len(body), first, hide_length=fault.hide_length)
+        self._head(
+            path,
+            len(body),
+            first,
+            hide_length=fault.hide_length,
+            wrong_length=fault.wrong_length,
+        )
         if not with_body:
             return
         rest = memoryview(body)[first or 0 :]

@@ -3,48 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import html
 import json
 import re
 import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.stand_in.distributions import metadata_of, project_of, sdist, wheel
 from tests.stand_in.file_server import FileServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
-def wheel(
-    name: str, version: str, content: bytes = b"", tag: str = "py3-none-any"
-) -> tuple[str, bytes]:
-    """A small real wheel: its file name and its bytes."""
-    folder = f"{name}-{version}.dist-info"
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for member, text in {
-            f"{name}/__init__.py": content,
-            f"{folder}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-            f"{folder}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
-            f"{folder}/RECORD": "",
-        }.items():
-            archive.writestr(zipfile.ZipInfo(member, (2020, 1, 1, 0, 0, 0)), text)
-    return f"{name}-{version}-{tag}.whl", buffer.getvalue()
+__all__ = ["PackageIndex", "sdist", "wheel"]
 
 
 @dataclass
 class PackageIndex(FileServer):
-    """`add` distributions, then point pip's configuration at `simple`."""
+    """`offer` distributions, then point pip's configuration at `simple`.
+
+    `index.offer(wheel("alpha", "1.0", requires=["beta>=2"]), sdist("beta", "2.0"))`
+    """
 
     speaks_json: bool = True
     says_digest: bool = True
+    says_metadata: bool = False
+    """Whether wheels' METADATA can be had beside them (PEP 658)."""
     projects: dict[str, dict[str, bytes]] = field(default_factory=dict)
     stated: dict[str, str] = field(default_factory=dict)
     """file name → a sha256 that the pages state instead of the true one."""
+    yanked: dict[str, str] = field(default_factory=dict)
+    """file name → why its maker took it back (PEP 592)."""
+    wanted_python: dict[str, str] = field(default_factory=dict)
+    """file name → the Python that the pages say it wants."""
 
     def __post_init__(self) -> None:
-        self.routes.append((re.compile(r"/simple/([a-z0-9-]+)/"), self._page))
+        # NVIDIA's own index has its pages at the top of its host.
+        self.routes.append((re.compile(r"/(?:simple/)?([a-z0-9-]+)/"), self._page))
 
     @property
     def simple(self) -> str:
@@ -54,6 +50,16 @@ class PackageIndex(FileServer):
         """Offer a file of a project."""
         self.projects.setdefault(project, {})[name] = content
         self.put(f"/files/{name}", content)
+
+    def offer(self, *distributions: tuple[str, bytes]) -> None:
+        """Offer what `wheel` and `sdist` make; the project is read off the file's name."""
+        for name, content in distributions:
+            self.add(project_of(name), name, content)
+
+    def populate(self, wheels: Mapping[str, Mapping[str, Any]]) -> None:
+        """Offer a wheel for each `name==version`, with these options of `wheel`."""
+        for pin, options in wheels.items():
+            self.offer(wheel(*pin.split("=="), **options))
 
     def remove(self, project: str, name: str) -> None:
         """The file vanishes, page and all."""
@@ -69,29 +75,57 @@ class PackageIndex(FileServer):
             name: self.stated.get(name) or hashlib.sha256(content).hexdigest()
             for name, content in files.items()
         }
+        metadata = self._metadata(files) if self.says_metadata else {}
         if self.speaks_json and "v1+json" in answer.headers.get("Accept", ""):
-            media, body = "application/vnd.pypi.simple.v1+json", self._json(match[1], digests)
+            media = "application/vnd.pypi.simple.v1+json"
+            body = self._json(match[1], digests, metadata)
         else:
-            media, body = "text/html; charset=utf-8", self._html(digests)
+            media, body = "text/html; charset=utf-8", self._html(digests, metadata)
         answer.plain(200, body, {"Content-Type": media})
 
-    def _json(self, project: str, digests: Mapping[str, str]) -> bytes:
-        entries = [
-            {
+    def _metadata(self, files: Mapping[str, bytes]) -> dict[str, str]:
+        found = {}
+        for name, content in files.items():
+            if name.endswith(".whl"):
+                try:
+                    text = metadata_of(content)
+                except (zipfile.BadZipFile, ValueError):
+                    continue
+                self.put(f"/files/{name}.metadata", text)
+                found[name] = hashlib.sha256(text).hexdigest()
+        return found
+
+    def _json(self, project: str, digests: Mapping[str, str], metadata: Mapping[str, str]) -> bytes:
+        entries = []
+        for name, digest in digests.items():
+            entry: dict[str, Any] = {
                 "filename": name,
                 "url": f"../../files/{name}",
                 "hashes": {"sha256": digest} if self.says_digest else {},
                 "size": len(self.projects[project][name]),
             }
-            for name, digest in digests.items()
-        ]
+            if name in metadata:
+                entry["core-metadata"] = {"sha256": metadata[name]}
+            if name in self.yanked:
+                entry["yanked"] = self.yanked[name]
+            if name in self.wanted_python:
+                entry["requires-python"] = self.wanted_python[name]
+            entries.append(entry)
         return json.dumps(
             {"meta": {"api-version": "1.1"}, "name": project, "files": entries}
         ).encode()
 
-    def _html(self, digests: Mapping[str, str]) -> bytes:
-        links = [
-            f'<a href="../../files/{name}{f"#sha256={digest}" if self.says_digest else ""}">{name}</a>'
-            for name, digest in digests.items()
-        ]
+    def _html(self, digests: Mapping[str, str], metadata: Mapping[str, str]) -> bytes:
+        links = []
+        for name, digest in digests.items():
+            fragment = f"#sha256={digest}" if self.says_digest else ""
+            more = ""
+            if name in metadata:
+                more += f' data-dist-info-metadata="sha256={metadata[name]}"'
+                more += f' data-core-metadata="sha256={metadata[name]}"'
+            if name in self.yanked:
+                more += f' data-yanked="{html.escape(self.yanked[name])}"'
+            if name in self.wanted_python:
+                more += f' data-requires-python="{html.escape(self.wanted_python[name])}"'
+            links.append(f'<a href="../../files/{name}{fragment}"{more}>{name}</a>')
         return ("<!DOCTYPE html><html><body>\n" + "<br>\n".join(links) + "</body></html>").encode()

@@ -196,7 +196,9 @@ def test_stack_that_suits_the_host_is_named_with_its_reason(monkeypatch, tmp_pat
 
     (tmp_path / "lockfiles").mkdir()
     for name in ("rehearsal", "trtllm-0.9.0", "trtllm-0.16.0", "triton-24.12"):
-        (tmp_path / "lockfiles" / f"{name}.yaml").touch()
+        (tmp_path / "lockfiles" / f"{name}.yaml").write_text(
+            f"schema: kit.intent/1\nstack: {name}\nfamily: trtllm\nplatform: linux/amd64\nepoch: 0\n"
+        )
     place = Project(tmp_path, tmp_path)
     gpu = cdi.Gpu(0, "GPU-aa", 0, "H200")
     monkeypatch.setattr(cdi, "gpus", lambda: ("580.1", [gpu]))

@@ -315,3 +315,90 @@ def test_a_store_that_may_not_be_written(tmp_path):
     with pytest.raises(KitError, match="a file stands where a folder is expected") as caught:
         put(Store(tmp_path / "file" / "store"), b"x")
     assert caught.value.exit_code == ExitCode.ENVIRONMENT
+
+
+class Item:
+    """What a lock calls an input."""
+
+    def __init__(self, content, name):
+        self.sha256 = Digest.of_bytes(content)
+        self.size = len(content)
+        self.name = name
+
+    def __str__(self):
+        return self.name
+
+
+@pytest.fixture
+def many(store):
+    """Thirty files of all sizes, the first of them asked for twice."""
+    contents = [random.Random(n).randbytes(1 + n * n * 3000) for n in range(30)]
+    for content in contents:
+        put(store, content)
+    items = [Item(content, f"file {n}") for n, content in enumerate(contents)]
+    return [*items, Item(contents[0], "again")]
+
+
+@pytest.mark.parametrize("jobs", [None, 1, 3, 64])
+def test_all_are_checked_once(store, many, jobs):
+    counted = []
+    found = store.check_all(many, jobs=jobs, on_bytes=counted.append)
+    assert found == {item.sha256: store.path(item.sha256) for item in many}
+    assert sum(counted) == sum(item.size for item in many[:-1])
+    assert store.check_all([]) == {}
+
+
+@pytest.mark.parametrize("jobs", [None, 1, 3])
+def test_all_damage_is_found_and_said_together(store, many, jobs):
+    broken = (0, 7, 29)
+    for number in broken:
+        damage(store, many[number].sha256, place=many[number].size - 1)
+    with pytest.raises(KitError) as caught:
+        store.check_all(many, "small", jobs=jobs)
+    assert (caught.value.exit_code, caught.value.hint) == (ExitCode.CONTENT, "kit fetch small")
+    for number in broken:
+        named = "again" if number == 0 else f"file {number}"
+        assert f"{named}: damaged in the store" in str(caught.value)
+        assert not store.has(many[number].sha256), "the next fetch brings it again"
+    assert len(stored(store)) == 27
+
+
+def test_one_damaged_file_of_many_is_said_as_ever(store, many):
+    damage(store, many[5].sha256)
+    with pytest.raises(KitError, match=r"^file 5: damaged in the store") as caught:
+        store.check_all(many, "small")
+    assert caught.value.exit_code == ExitCode.CONTENT
+
+
+def test_missing_ones_are_named_before_anything_is_hashed(store, many):
+    damage(store, many[20].sha256)
+    for number in range(1, 9):
+        store.discard(many[number].sha256)
+    with pytest.raises(KitError) as caught:
+        store.check_all(many, "small")
+    assert (caught.value.exit_code, caught.value.hint) == (
+        ExitCode.ENVIRONMENT,
+        "kit fetch small",
+    )
+    assert "file 1, file 2, file 3, file 4, file 5 and 3 more are not in the store" in str(
+        caught.value
+    )
+    assert store.has(many[20].sha256), "not looked at"
+
+
+def test_many_files_are_settled_together(store, monkeypatch):
+    """Each file is whole on the disk before it gets its name; names are made to last at the end."""
+    synced = []
+    monkeypatch.setattr(store_module, "sync_folder", synced.append)
+    unsettled = set()
+    contents = [bytes([n]) * 100 for n in range(20)]
+    for content in contents:
+        receive(store, content, Digest.of_bytes(content), 100, unsettled=unsettled)
+    assert synced == []
+    places = {store.path(Digest.of_bytes(content)).parent for content in contents}
+    assert unsettled == places | {store.root / "sha256"}
+    store.settle(unsettled)
+    assert set(synced) == places | {store.root / "sha256"}
+    assert unsettled == set()
+    put(store)
+    assert store.path(DIGEST).parent in synced[-2:], "a single file is settled at once"

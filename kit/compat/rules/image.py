@@ -184,15 +184,16 @@ def _conda(facts: Facts) -> Iterable[Result]:
 
 def _rehearsal(facts: Facts) -> Iterable[Result]:
     image = facts.image
-    if image is None or image.labels.get(_BACKEND_LABEL) != REHEARSAL:
+    backend = image.labels.get(_BACKEND_LABEL) if image else None
+    if image is None or not backend:
         return
     real = facts.engine is not None and facts.engine.backend == REAL
-    message = f"{image.reference} is a rehearsal image: it loads rehearsal engines alone"
+    message = f"{image.reference} is a {backend} image: it loads {REHEARSAL} engines alone"
     yield Result(
         "mismatch" if real else "warning",
         "image backend",
         REAL,
-        REHEARSAL,
+        backend,
         image.reference,
         message,
     )
@@ -218,9 +219,12 @@ def _probed(facts: Facts) -> Iterable[Result]:
 
 
 def _real(facts: Facts) -> ImageContents | None:
-    """The image, if it is not a rehearsal's, which has Python and libraries of its own."""
+    """The image, if it is not a rehearsal's, which has Python and libraries of its own.
+
+    Any word in the label says that something stands in for the real thing.
+    """
     image = facts.image
-    return image if image and image.labels.get(_BACKEND_LABEL) != REHEARSAL else None
+    return image if image and not image.labels.get(_BACKEND_LABEL) else None
 
 
 def _observed(image: ImageContents, component: str) -> Iterator[Observation]:
@@ -257,7 +261,7 @@ def _satisfies(requirement: str, version: str) -> bool:
 RULES = (
     Rule(
         "image-backend",
-        "A rehearsal image is never taken for a real one.",
+        "A rehearsal image, or one that anything stands in for, is never taken for a real one.",
         ("kit: the label org.trtllm-kit.backend",),
         _rehearsal,
     ),

@@ -13,6 +13,7 @@ import pytest
 from kit.errors import ExitCode, KitError
 from kit.images import base
 from kit.images.engine import BuildRequest, Mount, RunRequest
+from kit.images.family import Family, load_family
 from kit.images.oci import Layout
 from kit.locks import lock
 from kit.store import Store
@@ -28,14 +29,14 @@ def image(place, engine):
     """The base image: Python, a shell and Open MPI."""
     pins = lock.load(place.lock_path("rehearsal"))
     store = Store(place.store)
-    family = base.load_family(ROOT / "dockerfiles" / "rehearsal" / "family.yaml")
+    family = load_family(ROOT / "dockerfiles" / "rehearsal" / "family.yaml")
     packages = {
         group.name: {
             item.file: store.path(item.sha256) for item in pins.select(kind="deb", group=group.name)
         }
         for group in family.groups[:1]
     }
-    only_base = base.Family(
+    only_base = Family(
         family.context, family.environment, family.exclude, family.keep, family.groups[:1]
     )
     return base.assemble(

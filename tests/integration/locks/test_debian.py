@@ -151,8 +151,8 @@ def test_an_index_that_was_changed(mirror, project, client):
     assert caught.value.exit_code in (ExitCode.CONTENT, ExitCode.ENVIRONMENT)
 
 
-def test_no_apt(mirror, project, client, monkeypatch):
-    monkeypatch.setattr(deb.shutil, "which", lambda _: None)
+def test_no_apt(mirror, project, client, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(KitError, match="resolved by apt") as caught:
         resolve(project, "small", client=client)
     assert caught.value.exit_code == ExitCode.ENVIRONMENT

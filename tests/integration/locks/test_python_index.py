@@ -132,6 +132,21 @@ def test_an_index_with_a_login(index, project, client, monkeypatch, capfd):
     assert "wrong-secret" not in str(caught.value) + captured.out + captured.err
 
 
+def test_a_login_stays_with_its_index(index, project, client, monkeypatch):
+    """An index that sends on to another host does not send its login there."""
+    with PackageIndex() as other:
+        other.add("alpha", *ALPHA)
+        other.add("beta", *BETA)
+        for name in ("alpha", "beta"):
+            place = f"/simple/{name}/"
+            index.forever[place] = Fault(redirect=f"{other.url}{place}")
+        monkeypatch.setenv("PIP_INDEX_URL", index.simple.replace("://", "://me:pass@"))
+        lock = resolve(project, "small", client=client)
+        assert fetch(project, lock, client=client).fetched == 2
+        assert len(other.requests) >= 4
+        assert not [seen for seen in other.requests if seen.headers.get("authorization")]
+
+
 def test_an_unknown_pin(index, project, client, intend):
     intend(INTENT.replace("alpha==1.0", "alpha==9.9"))
     with pytest.raises(KitError, match=r"wheel alpha==9.9: there is no such version") as caught:

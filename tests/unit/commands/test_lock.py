@@ -1,23 +1,24 @@
-"""`kit lock` where it must not write."""
-
-from argparse import Namespace
+"""What `kit lock` asks before it asks anybody else."""
 
 import pytest
 
-from kit import project
-from kit.commands import lock
-from kit.errors import ExitCode, KitError
+from kit import cli
+from kit.errors import ExitCode
+from tests.conftest import ROOT
 
 
-def test_the_project_that_came_with_the_kit_is_left_as_it_is(tmp_path, monkeypatch):
-    root = tmp_path / "site packages" / "bundled"
-    for name in ("lockfiles", "dockerfiles"):
-        (root / name).mkdir(parents=True)
-    (root / "lockfiles" / "rehearsal.yaml").touch()
-    monkeypatch.setattr(project, "_BUNDLED", root)
-    monkeypatch.setenv("KIT_ROOT", str(root))
-    with pytest.raises(KitError, match="came with the kit and is not to be changed") as caught:
-        lock.run(Namespace(stack="rehearsal", json=False))
-    assert caught.value.exit_code == ExitCode.USAGE
-    assert caught.value.hint == f"cp -r '{root}' trtllm-kit && cd trtllm-kit"
-    assert not (root / "lockfiles" / "rehearsal.lock.yaml").exists()
+@pytest.fixture(autouse=True)
+def place(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("KIT_HOME", str(tmp_path))
+    monkeypatch.delenv("KIT_ACCEPT_LICENCES", raising=False)
+
+
+def test_nothing_is_downloaded_under_terms_that_nobody_has_accepted(capsys, tmp_path):
+    before = (ROOT / "lockfiles" / "trtllm-0.16.0.lock.yaml").read_bytes()
+    assert cli.run(["lock", "trtllm-0.16.0"]) == ExitCode.ENVIRONMENT
+    said = capsys.readouterr().err
+    assert "nvidia-tensorrt: https://docs.nvidia.com/" in said
+    assert 'export KIT_ACCEPT_LICENCES="' in said
+    assert (ROOT / "lockfiles" / "trtllm-0.16.0.lock.yaml").read_bytes() == before
+    assert not (tmp_path / "store").exists()

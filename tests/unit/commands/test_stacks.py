@@ -14,17 +14,36 @@ GPU = cdi.Gpu(0, "GPU-0", 0, "a GPU")
 def place(tmp_path):
     (tmp_path / "lockfiles").mkdir()
     for name in ("rehearsal", "trtllm-0.9.0", "trtllm-0.16.0", "trtllm-main", "triton-24.12"):
-        (tmp_path / "lockfiles" / f"{name}.yaml").touch()
+        write(tmp_path, name)
     return Project(tmp_path, tmp_path)
+
+
+def write(root, name, more=""):
+    (root / "lockfiles" / f"{name}.yaml").write_text(
+        f"schema: kit.intent/1\nstack: {name}\nfamily: trtllm\nplatform: linux/amd64\n"
+        f"epoch: 0\n{more}"
+    )
 
 
 def test_the_newest_release_where_there_is_a_gpu(place, monkeypatch, capsys):
     monkeypatch.setattr(cdi, "gpus", lambda: ("550.1", [GPU]))
     assert stacks.choose(place, None) == "trtllm-0.16.0"
     said = capsys.readouterr().err
-    assert said.splitlines() == [
-        "stack trtllm-0.16.0: the newest TensorRT-LLM, since this host has an NVIDIA GPU"
-    ]
+    assert said == (
+        "stack trtllm-0.16.0: the newest TensorRT-LLM whose inputs are all known, since this "
+        "host has an NVIDIA GPU\n"
+    )
+
+
+def test_a_release_whose_inputs_nobody_can_name_is_passed_over(place, monkeypatch, capsys):
+    monkeypatch.setattr(cdi, "gpus", lambda: ("550.1", [GPU]))
+    gap = "gaps: [{name: conan, group: wheel, reason: not public}]\n"
+    write(place.root, "trtllm-1.2.1", gap)
+    assert stacks.choose(place, None) == "trtllm-0.16.0"
+    write(place.root, "trtllm-0.16.0", gap)
+    write(place.root, "trtllm-0.9.0", gap)
+    assert stacks.choose(place, None) == "rehearsal"
+    assert "needs files that its intent does not name" in capsys.readouterr().err
 
 
 def test_a_gpu_but_no_release(place, monkeypatch, capsys):

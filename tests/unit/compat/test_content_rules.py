@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -568,6 +569,43 @@ def test_lock_pins_another_release() -> None:
     assert ("tensorrt_llm", "0.16.0") in [(o.component, o.version) for o in verdict.observations]
     empty = LockFile("x.lock.yaml", Lock("trtllm", Digest.of_bytes(b"y"), ()))
     assert judge(Facts(lock=empty, triton=container("24.12"))).answer == "unknown"
+
+
+def lock_of(**arguments: str) -> Facts:
+    from kit.compat.facts import LockFile
+    from kit.digest import Digest
+    from kit.locks.lock import Lock
+
+    lock = Lock("trtllm-0.16.0", Digest.of_bytes(b"y"), (), tuple(sorted(arguments.items())))
+    return Facts(lock=LockFile("x.lock.yaml", lock))
+
+
+def test_lock_of_a_stack_says_its_release() -> None:
+    facts = lock_of(
+        RELEASE="0.16.0", TENSORRT_VERSION="10.7.0.23", NCCL_VERSION="2.23.4-1+cuda12.6"
+    )
+    assert judge(replace(facts, triton=container("24.12"))).answer == "compatible"
+    verdict = judge(replace(facts, triton=container("24.11")))
+    assert "ships TensorRT-LLM 0.15.0, the lock is of 0.16.0" in verdict.sentence()
+
+
+@pytest.mark.parametrize(
+    ("argument", "version", "status"),
+    [
+        ("TENSORRT_VERSION", "10.7.0.23", "ok"),
+        ("TENSORRT_VERSION", "10.7.0.23+standin", "ok"),
+        ("TENSORRT_VERSION", "10.6.0.26", "mismatch"),
+        ("NCCL_VERSION", "2.22.3-1+cuda12.6", "warning"),
+        ("MPI4PY_VERSION", "3.1.5", "ok"),
+        ("MPI4PY_VERSION", "4.0.0", "warning"),
+    ],
+)
+def test_versions_of_a_lock_are_those_of_its_release(
+    argument: str, version: str, status: str
+) -> None:
+    verdict = judge(lock_of(RELEASE="0.16.0", **{argument: version}))
+    found = [f for f in verdict.findings if f.rule == "lock-pins"]
+    assert [f.status for f in found] == [status]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tarfile
 
@@ -9,7 +10,8 @@ import pytest
 
 from kit.errors import ExitCode, KitError
 from kit.images import base
-from kit.images.base import Family, Group
+from kit.images.family import Family, Group, load_family
+from kit.images.index import base_index
 from kit.images.oci import Layout
 from tests.unit.images.debs import deb
 
@@ -73,7 +75,7 @@ def test_layers_hold_what_packages_and_family_say(tmp_path):
     assert upper["usr/bin/gcc-12"].linkname == "usr/bin/gcc"
     assert "usr/bin/dash" not in upper
     assert images[1].layers[0] == images[0].layers[0]
-    assert base.base_index(layout, images[1])["usr/bin/cc"].link == "gcc"
+    assert base_index(layout, images[1])["usr/bin/cc"].link == "gcc"
 
 
 def test_same_image_in_another_folder_under_another_umask(tmp_path):
@@ -97,6 +99,26 @@ def test_layer_is_written_once_and_again_when_it_was_lost(tmp_path):
     blob.unlink()
     assert _assemble(layout, packages)[0].manifest_digest == first[0].manifest_digest
     assert blob.exists()
+
+
+def test_two_stacks_write_the_same_layer_at_once(tmp_path, monkeypatch):
+    """Another process writes all of it while this one has not moved its file to its place."""
+    layout = Layout(tmp_path / "layout")
+    packages = _packages(tmp_path / "debs")
+    whole = base.atomic_writer
+
+    @contextlib.contextmanager
+    def interrupted(*arguments):
+        with whole(*arguments) as stream:
+            yield stream
+        monkeypatch.setattr(base, "atomic_writer", whole)
+        if (child := os.fork()) == 0:
+            os._exit(len(_assemble(layout, packages)))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+
+    monkeypatch.setattr(base, "atomic_writer", interrupted)
+    assert len(_assemble(layout, packages)) == 2
+    assert not list((layout.root / "blobs").glob("*new-*"))
 
 
 @pytest.mark.parametrize(
@@ -147,4 +169,4 @@ def test_family_file_is_checked_with_places(tmp_path):
         "groups:\n  - name: base\n    links: {}\n    files: {}\n    linkz: {}\n"
     )
     with pytest.raises(KitError, match=r"family\.yaml:10:5: unknown key 'linkz'"):
-        base.load_family(path)
+        load_family(path)

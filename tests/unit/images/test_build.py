@@ -23,7 +23,7 @@ def place(tmp_path):
 
 
 def _key(place):
-    return build._Build(place, "rehearsal", None, print)._key()
+    return build._Build(place, "rehearsal", build.Choices()).key()
 
 
 def test_key_changes_with_lock_and_sources_and_with_nothing_else(place):
@@ -84,16 +84,34 @@ def test_stack_of_another_machine_is_refused(place, monkeypatch):
         ("# syntax=docker/dockerfile:1\nFROM ${BASE}\n", "Dockerfile:1: a parser directive"),
         ("// syntax = docker/dockerfile:1\nFROM ${BASE}\n", "Dockerfile:1: a parser directive"),
         ("# escape=`\nFROM ${BASE}\n", "Dockerfile:1: a parser directive"),
-        ("FROM ${BASE}\nADD https://example.org/x /x\n", "Dockerfile:2: ADD can download"),
-        ('FROM ${BASE}\nadd ["http://x/y", "/x"]\n', "Dockerfile:2: ADD can download"),
+        ("FROM ${BASE} AS a\nADD https://example.org/x /x\n", "Dockerfile:2: ADD can download"),
+        ('FROM ${BASE} AS a\nadd ["http://x/y", "/x"]\n', "Dockerfile:2: ADD can download"),
         ("ARG BASE\nFROM debian:12\n", "Dockerfile:2: FROM debian:12: expected one of"),
         ("ARG O=alpine\nFROM ${O}\n", "Dockerfile:2: FROM ${O}: expected one of"),
         ("ARG BASE=alpine\nFROM ${BASE}\n", "Dockerfile:1: ARG BASE=alpine"),
-        ("FROM ${BASE}\nCOPY --from=alpine /x /x\n", "Dockerfile:2: --from=alpine"),
-        ("FROM ${BASE}\nCOPY --from=${X} /x /x\n", "Dockerfile:2: --from=${X}"),
-        ("FROM ${BASE}\nRUN --mount=type=bind,from=a:1,target=/x true\n", "--from=a:1"),
-        ("FROM ${BASE}\nRUN --mount=type=cache,target=/x true\n", "--mount=type=cache"),
-        ("FROM ${BASE}\nRUN --network=host curl x\n", "Dockerfile:2: --network=host"),
+        ("FROM ${BASE} AS a\nCOPY --from=alpine /x /x\n", "Dockerfile:2: --from=alpine"),
+        ("FROM ${BASE} AS a\nCOPY --from=${X} /x /x\n", "Dockerfile:2: --from=${X}"),
+        ("FROM ${BASE} AS a\nRUN --mount=type=bind,from=a:1,target=/x true\n", "--from=a:1"),
+        ("FROM ${BASE} AS a\nRUN --mount=type=cache,target=/x true\n", "--mount=type=cache"),
+        ("FROM ${BASE} AS a\nRUN --network=host curl x\n", "Dockerfile:2: --network=host"),
+        ("FROM ${BASE} AS a\nRUN --mount=type=secret,id=x true\n", "--mount=type=secret"),
+        (
+            "FROM ${BASE} AS a\nRUN --mount=type=cache,id=ccache,target=/x true\n",
+            "only type=cache,id=ccache,target=/ccache",
+        ),
+        ("FROM ${BASE} AS a\nRUN --mount=type=bind,target=/x,rw true\n", "inputs are read"),
+        ("FROM ${BASE} AS a\nCOPY --from=0 /x /x\n", "--from=0: expected a stage"),
+        ("FROM ${BASE}\nRUN true\n", "every stage has a name"),
+        ("FROM ${BASE} AS a\nFROM a AS A\n", "stage 'a' stands twice"),
+        ("RUN true\nFROM ${BASE} AS a\n", "RUN before the first FROM"),
+        ("FROM ${BASE} AS a\nADD\thttps://x/y /y\n", "Dockerfile:2: ADD can download"),
+        ("FROM ${BASE} AS a\nRUN a \\\\\nADD https://x/y /y\n", ":2: two backslashes"),
+        ('FROM ${BASE} AS a\nLABEL a="b <<E c"\nADD https://x/y /y\n', ":3: ADD can"),
+        ("FROM ${BASE} AS a\nRUN echo 'b <<E c'\nADD https://x/y /y\n", ":2: here-document E"),
+        ('FROM ${BASE} AS a\nRUN --mount="type=secret,id=x" true\n', "expected no quote"),
+        ("FROM ${BASE} AS a\nRUN --mount=Type=secret,id=x true\n", "--mount=type=secret"),
+        ("FROM ${BASE} AS a\nRUN --mount=type=bind,target=/x,ro=false true\n", "are read"),
+        ("ARG A=1\nARG B=${A}\nFROM ${BASE} AS a\nARG B\n", ":2: ARG B=${A}: expected a"),
         ("FROM --platform=linux/amd64 debian\n", "FROM debian: expected one of"),
     ],
 )
@@ -101,7 +119,7 @@ def test_dockerfile_that_would_reach_the_network_is_refused(tmp_path, text, comp
     path = tmp_path / "Dockerfile"
     path.write_text(text)
     with pytest.raises(KitError) as caught:
-        dockerfile.check(path, ["BASE", "DEVEL"])
+        dockerfile.read(path, ["BASE", "DEVEL"])
     assert caught.value.exit_code is ExitCode.USAGE
     assert complaint in str(caught.value)
 
@@ -114,17 +132,26 @@ def test_instructions_join_lines_and_skip_comments_and_documents():
     steps = list(dockerfile.instructions(text))
     assert [(step.line, step.name) for step in steps] == [(2, "RUN"), (5, "COPY"), (8, "RUN")]
     assert steps[0].words == ("a", "b")
-    assert dockerfile.mount_points(text) == {"in"}
+    assert dockerfile.mount_points(steps) == {"in"}
+    assert [step.text for step in steps[:2]] == [
+        "RUN a \\\n  b",
+        "COPY <<EOF /x\nFROM debian\nEOF",
+    ]
+    blank = list(dockerfile.instructions("RUN a \\\n\n  b\nFROM x\n"))
+    assert [(step.name, step.words) for step in blank] == [("RUN", ("a", "b")), ("FROM", ("x",))]
+    shifted = list(dockerfile.instructions("RUN echo $((1<<2)) a<<b\nFROM x\n"))
+    assert [step.name for step in shifted] == ["RUN", "FROM"]
 
 
 def test_stages_and_arguments_are_fine(tmp_path):
     path = tmp_path / "Dockerfile"
     path.write_text(
         "ARG BASE\nFROM ${BASE} AS wheel\nRUN true\nFROM scratch AS x\nFROM wheel AS y\n"
-        "COPY --from=wheel /a /a\nCOPY --from=0 /b /b\n"
+        "COPY --from=wheel /a /a\n"
         "RUN --mount=type=bind,from=x,source=/,target=/x --network=none true\n"
+        "RUN --mount=type=cache,id=ccache,target=/ccache true\n"
     )
-    dockerfile.check(path, ["BASE"])
+    dockerfile.read(path, ["BASE"])
     rehearsal = ROOT / "dockerfiles" / "rehearsal" / "Dockerfile"
-    dockerfile.check(rehearsal, ["BASE", "DEVEL"])
+    dockerfile.read(rehearsal, ["BASE", "DEVEL"])
     assert path.exists()

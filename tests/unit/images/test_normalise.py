@@ -18,10 +18,12 @@ from kit.digest import Digest
 from kit.errors import KitError
 from kit.images import normalise as normalise_module
 from kit.images.delta import Found, from_archive, from_overlay
+from kit.images.delta import _tar as _read_tar
+from kit.images.index import base_index
 from kit.images.layer import Entry, LayerWriter, text_file
 from kit.images.normalise import merge
 from kit.images.normalise import settings as image_settings
-from kit.images.oci import Layout
+from kit.images.oci import Image, Layer, Layout
 
 BASE = {"etc": "", "etc/os": "debian", "opt": "", "opt/old": "gone soon", "tmp": ""}
 
@@ -86,7 +88,7 @@ def _normalise(folder, layers, **options):
 
 def _merged(folder, layers, entries, **options):
     layout = Layout(folder)
-    layer = merge(layers, layout, entries, 1, **options)
+    layer, _ = merge(layers, layout, entries, 1, **options)
     with tarfile.open(layout.blob(layer.digest)) as archive:
         found = {m.name: (archive.extractfile(m).read() if m.isreg() else m) for m in archive}
     return layer, found
@@ -136,6 +138,49 @@ def test_opaque_folder_hides_what_the_base_has(tmp_path):
     layers = [_tar([("opt/.wh..wh..opq", "file", b""), ("opt/new", "file", b"1")])]
     _, found = _normalise(tmp_path, layers)
     assert list(found) == ["opt/.wh.old", "opt/new"]
+
+
+TREE = {
+    "opt": "",
+    "opt/d": "",
+    "opt/d/x": "",
+    "opt/d/x/a": "a",
+    "opt/d/y": "",
+    "opt/d/y/z": "z",
+    "opt/f": "f",
+}
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (  # rm -r d && mkdir -p d/x: overlay marks the topmost new folder alone
+            [[("opt/d/", "dir", ""), ("opt/d/.wh..wh..opq", "file", b""), ("opt/d/x/", "dir", "")]],
+            ["opt/d/.wh.y", "opt/d/x/.wh.a"],
+        ),
+        (
+            [[("opt/.wh.d", "file", b"")], [("opt/d/", "dir", ""), ("opt/d/n", "file", b"")]],
+            ["opt/d/.wh.x", "opt/d/.wh.y", "opt/d/n"],
+        ),
+        (
+            [[("opt/.wh.d", "file", b""), ("opt/d/", "dir", ""), ("opt/d/y/", "dir", "")]],
+            ["opt/d/.wh.x", "opt/d/y/.wh.z"],
+        ),
+        (
+            [[("opt/d", "file", b"f")], [("opt/d/", "dir", ""), ("opt/d/x/", "dir", "")]],
+            ["opt/d/.wh.y", "opt/d/x/.wh.a"],
+        ),
+        ([[("opt/d/.wh.x", "file", b"")], [("opt/.wh.d", "file", b"")]], ["opt/.wh.d"]),
+        ([[("opt/d/.wh.x", "file", b"")], [("opt/d", "file", b"f")]], ["opt/d"]),
+        ([[("opt/.wh.d", "file", b"")], [("opt/d/x/a", "file", b"a")]], ["opt/d/.wh.y"]),
+    ],
+)
+def test_folder_that_was_removed_is_empty_when_it_is_made_again(
+    tmp_path, monkeypatch, layers, expected
+):
+    monkeypatch.setitem(globals(), "BASE", TREE)
+    _, found = _normalise(tmp_path, [_tar(layer) for layer in layers])
+    assert list(found) == expected
 
 
 def test_hard_links_are_told_from_their_first_name(tmp_path):
@@ -259,10 +304,26 @@ def test_merging_many_files_takes_linear_time(tmp_path):
 
     upper = Counting()
     layer = [Found(Entry(f"opt/{n}", "file", 0o644)) for n in range(2000)]
-    normalise_module._apply(layer, upper, {})
-    normalise_module._apply(layer, upper, {})
+    normalise_module._apply(layer, upper, {}, set())
+    normalise_module._apply(layer, upper, {}, set())
     assert len(upper) == 2000
     assert sum(looked) <= 3 * 2000
+    # Every folder that is new in one of the base's is marked opaque by overlay.
+    below = Counting({f"usr/{n}": Entry(f"usr/{n}", "file", 0o644) for n in range(2000)})
+    looked.clear()
+    opaque = [Found(Entry(f"opt/{n}/.wh..wh..opq", "file", 0o644)) for n in range(2000)]
+    merge([opaque], Layout(tmp_path), below, 1)
+    assert sum(looked) <= 3 * 2000
+
+
+def test_layer_that_changes_nothing_on_a_base_with_one_of_that_kind(tmp_path):
+    """The engine names the empty layer above like the one in the base: by its digest."""
+    empty = _tar([])
+    content, digest, entries = _base()
+    base = (digest, Digest.of_bytes(empty))
+    (tmp_path / "scratch").mkdir()
+    read = from_archive(_saved([content, empty, empty]), tmp_path / "scratch", base)
+    assert _merged(tmp_path, read, entries)[1] == {}
 
 
 def test_storage_that_cannot_be_read_is_left_to_the_archive(tmp_path):
@@ -289,6 +350,48 @@ def test_a_file_may_replace_what_its_own_layer_hides(tmp_path):
 def test_path_that_climbs_out_is_refused(tmp_path):
     with pytest.raises(KitError, match="outside its folder"):
         _normalise(tmp_path, [_tar([("opt/../../etc/x", "file", b"")])])
+
+
+PATHS = ["opt", "opt/d", "opt/d/x", "opt/d/x/a", "opt/d/y", "opt/d/y/z", "opt/f", "opt/new"]
+WHAT = st.sampled_from(["file", "dir", "opaque", "gone", "gone and made"])
+
+
+def _members(made):
+    """A layer as engines write it: folders before what lies in them, and nothing in a file."""
+    for path, what in sorted(made.items()):
+        folder, _, name = path.rpartition("/")
+        above = [path[:n] for n, c in enumerate(path) if c == "/"]
+        if any(made.get(place) in ("file", "gone") for place in above):
+            continue
+        yield from ((place + "/", "dir", "") for place in above)
+        if what.startswith("gone"):
+            yield (f"{folder}/.wh.{name}".lstrip("/"), "file", b"")
+        if what == "file":
+            yield (path, "file", path.encode())
+        elif what != "gone":
+            yield (path + "/", "dir", "")
+        if what == "opaque":
+            yield (f"{path}/.wh..wh..opq", "file", b"")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from(PATHS), WHAT, max_size=5), max_size=3))
+def test_merged_layer_shows_what_its_layers_show(tmp_path_factory, steps):
+    """Laying layers over each other is written twice, for bases and here: both must agree."""
+    folder = tmp_path_factory.mktemp("agree")
+    layout = Layout(folder)
+    plain = [
+        _tar([(path, "file" if text else "dir", text.encode()) for path, text in TREE.items()]),
+        *(_tar(list(_members(step))) for step in steps),
+    ]
+    layers = [Layer(layout.put(tar), len(tar)) for tar in plain]
+
+    def shown(*chosen):
+        return base_index(layout, Image(layout, layers[0].digest, layers[0].digest, chosen, {}))
+
+    found = [list(_read_tar(layout.blob(layer.digest))) for layer in layers[1:]]
+    merged, _ = merge(found, layout, shown(layers[0]), 1)
+    assert shown(layers[0], merged) == shown(*layers)
 
 
 NAMES = st.sampled_from(["opt/a", "opt/b", "etc/os", "srv/c", "srv/d"])

@@ -4,6 +4,7 @@ import time
 import pytest
 import urllib3
 
+from kit.locks import connection
 from kit.locks.connection import Interrupted, Refused, require_success
 
 
@@ -33,3 +34,18 @@ def test_a_refusal_says_who_wants_what_login():
     assert (refusal.status, refusal.challenge) == (401, "Basic")
     assert refusal.url.startswith("https://b/")
     assert str(refusal).startswith("https://a/x?…: the server refuses with 401")
+
+
+def test_netrc_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
+    place = tmp_path / "netrc"
+    monkeypatch.setenv("NETRC", str(place))
+    assert connection._login("http://host.example/x") == ("http://host.example/x", {})
+    place.write_text("machine host.example login me password one\n")
+    first = connection._login("http://host.example/x")[1]
+    reads = connection._netrc.cache_info().misses
+    assert connection._login("http://host.example/y")[1] == first
+    assert connection._netrc.cache_info().misses == reads
+    place.write_text("machine host.example login me password another\n")
+    assert connection._login("http://host.example/x")[1] not in ({}, first)
+    place.unlink()
+    assert connection._login("http://host.example/x")[1] == {}

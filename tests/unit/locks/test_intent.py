@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from kit.digest import Digest
@@ -127,7 +129,6 @@ def test_a_lock_of_another_stack(load):
         ('"3.11"', "3.11", "14:12: version: expected a text, found '3.11'; put it in quotes"),
         ('"3.11"', '"2.7"', "not a valid version"),
         ("ab" * 32, "abcd", "sha256: expected 64"),
-        ("    sha256: " + "ab" * 32 + "\n", "", "missing key 'sha256'"),
         ("http://", "ftp://", "url: expected http(s)://"),
         ("http://", "http://user:secret@", "no place for secrets"),
         ("name: data.bin", "name: ../data.bin", "outside its folder"),
@@ -165,4 +166,6 @@ def test_the_projects_own_intents_and_locks():
         intent = intents.load(found.intent_path(stack))
         assert intent.stack == stack
         if found.lock_path(stack).exists():
-            check_current(locks.load(found.lock_path(stack)), intent)
+            lock = locks.load(found.lock_path(stack))
+            check_current(replace(lock, unresolved=()), intent)
+            assert lock.unresolved or not stack.startswith(("trtllm-", "triton-"))

@@ -13,6 +13,7 @@ def host(tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.delenv("KIT_DEBIAN_MIRROR", raising=False)
+    monkeypatch.delenv("KIT_SNAPSHOT", raising=False)
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.setattr(mirror, "_host_codename", lambda: "trixie")
 

@@ -126,6 +126,70 @@ def test_a_page_of_json():
     assert (second.sha256, second.size) == (None, None)
 
 
+@pytest.fixture
+def page_of(tmp_path):
+    """An index whose page of `x` is this JSON text."""
+    (tmp_path / "simple" / "x").mkdir(parents=True)
+
+    def make(text):
+        class Told(Client):
+            def read(self, url, headers=None, **more):
+                return text.encode(), "application/vnd.pypi.simple.v1+json", url
+
+        return PythonIndex(Told(), PipSettings(("https://me:s3cret@h.example/simple",), (), None))
+
+    return make
+
+
+def file_of(**changes):
+    entry = {"filename": "x-1.0.tar.gz", "url": "/f/x-1.0.tar.gz", "hashes": {}, **changes}
+    return json.dumps({"files": [entry]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        file_of(filename=7),
+        file_of(url=["/x"]),
+        file_of(hashes={"sha256": "no"}),
+        file_of(hashes=[]),
+    ],
+)
+def test_a_page_that_is_none(page_of, text):
+    with pytest.raises(KitError, match="not the page of a package index") as caught:
+        list(page_of(text).links("x"))
+    assert caught.value.exit_code == ExitCode.CONTENT
+
+
+@pytest.mark.parametrize("changes", [{"size": "7"}, {"size": -1}, {"requires-python": 3}])
+def test_what_a_page_says_oddly_counts_as_not_said(page_of, changes):
+    (link,) = page_of(file_of(**changes)).links("x")
+    assert (link.size, link.requires_python) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x-1.0.tar.gz", "a/x-1.0.tar.gz", "x-1.0\n.tar.gz", "\x1b[2Jx", "x" * 256, "x\0"]
+)
+def test_names_that_no_file_has_are_no_links(page_of, name):
+    assert list(page_of(file_of(filename=name)).links("x")) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "gets"),
+    [
+        ("/f/x", True),
+        ("https://h.example/f/x", True),
+        ("http://h.example/f/x", False),
+        ("https://h.example:444/f/x", False),
+        ("https://evil.example/f/x", False),
+    ],
+)
+def test_who_gets_the_login_of_an_index(page_of, url, gets):
+    (link,) = page_of(file_of(url=url)).links("x")
+    assert ("s3cret" in link.url) == gets
+
+
 def test_a_page_of_html():
     page = f"""<!DOCTYPE html><html><head><base href="http://other/base/"></head><body>
     <a href="x-1.0%2Blocal.tar.gz#sha256={ZERO}" data-requires-python="&gt;=3.8">x</a>
