@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.console import envelope, result
-from kit.examples import plan, recipe
+from kit.console import envelope, note, result
+from kit.examples import catalogue, plan
 
 if TYPE_CHECKING:
     import argparse
@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan as a table, as a script, or as JSON."""
-    planned = plan.plan(recipe.find(options.example), options.release)
+    example = catalogue.chosen(options.example, options.config)
+    planned = plan.plan(example, options.release)
     if options.json:
         envelope("plan", ok=True, **planned.to_dict())
     elif options.shell:
         result(planned.script().rstrip("\n"))
     else:
+        for path, mount in planned.folders:
+            note(f"{mount} is {path}")
         result(planned.table())
     return 0

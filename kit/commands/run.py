@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kit import images, project
 from kit.console import envelope, note, result
 from kit.errors import usage_error
-from kit.examples import recipe
+from kit.examples import catalogue
 from kit.examples import run as runner
 from kit.images import build
 from kit.images.engine import Gpus
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Run all steps; prints what the model said and where the manifest is."""
-    wanted = recipe.find(options.example)
+    wanted = catalogue.chosen(options.example, options.config)
     gpus = Gpus.parse(options.gpus)
     place = project.find()
     image = build.built(place, options.stack)
-    release = options.release or _only_release(image, wanted.name)
+    release = options.release or _only_release(image, runner.argument(wanted))
     output = Path(options.output).absolute() if options.output else None
     engine = images.select(place.home)
     path = runner.run(place, engine, image, wanted, release, output, gpus)

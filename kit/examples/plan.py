@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit import console
 from kit.data import releases
-from kit.examples import dialect
+from kit.examples import dialect, program
+from kit.examples.program import Program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +41,8 @@ class Step:
     """One command in the container.
 
     Attributes:
-        name: `convert`, `build`, `run`, or `run-<n>` where a release takes one prompt at a time.
+        name: `convert`, `build`, `run`, or `run-<n>` where a release takes one prompt at a time; of
+            a program `configure`, `build`, `run`.
         argv: the command, MPI launcher included.
         cwd: the folder that it runs in, the release's own tree.
         env: variables set on top of the image's.
@@ -63,15 +66,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All commands of one example for one release."""
+    """All commands of one example for one release.
+
+    `folders`: of a user's own build, each with what the commands call it.
+    """
 
     example: str
     release: str
     steps: tuple[Step, ...]
+    folders: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `kit.plan/1`, without the envelope's `schema` and `ok`."""
-        return {
+        content: dict[str, Any] = {
             "example": self.example,
             "release": self.release,
             "steps": [
@@ -87,6 +94,9 @@ class Plan:
                 for step in self.steps
             ],
         }
+        if self.folders:
+            content["folders"] = [{"path": path, "mount": mount} for path, mount in self.folders]
+        return content
 
     def table(self) -> str:
         """For people: one row a step."""
@@ -100,7 +110,10 @@ class Plan:
         lines = [
             "#!/bin/sh",
             f"# {self.example} for TensorRT-LLM {self.release}, written by `kit plan`.",
-            f"# Expects the model's files in {dialect.MODEL}, writes below {dialect.WORK}.",
+            f"# Expects the model's files, or a program's, in {dialect.MODEL}.",
+            f"# Writes below {dialect.WORK}.",
+            # As JSON: no name of a folder begins a line of its own.
+            *(f"# {mount} is {json.dumps(path)}." for path, mount in self.folders),
             "set -eu",
             "mkdir -p "
             + shlex.join([dialect.CHECKPOINT, dialect.ENGINE, dialect.OUTPUT, dialect.CACHE]),
@@ -114,15 +127,19 @@ class Plan:
         return "\n".join(lines) + "\n"
 
 
-def plan(recipe: Recipe, release: str, root: str = DEFAULT_ROOT) -> Plan:
-    """The commands of `recipe` for `release` in an image that keeps the release's tree at `root`.
+def plan(example: Recipe | Program, release: str, root: str = DEFAULT_ROOT) -> Plan:
+    """The commands of `example` for `release` in an image that keeps the release's tree at `root`.
 
     Raises:
-        KitError: unknown release, or one that cannot do what the recipe asks (exit 2).
+        KitError: unknown release, or one that cannot do what the example asks (exit 2).
     """
     release = releases.known(release)
-    steps = tuple(_step(command, root) for command in dialect.commands(recipe, release))
-    return Plan(recipe.name, release, steps)
+    if isinstance(example, Program):
+        commands = program.commands(example, release, root)
+    else:
+        commands = dialect.commands(example, release)
+    folders = () if isinstance(example, Program) else example.folders
+    return Plan(example.name, release, tuple(_step(item, root) for item in commands), folders)
 
 
 def _step(command: dialect.Command, root: str) -> Step:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import re
+import shlex
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -10,14 +12,19 @@ from kit import document
 from kit.data import releases
 from kit.digest import Digest
 from kit.errors import nearest, usage_error
+from kit.examples import options
+from kit.examples.options import Options
 
 if TYPE_CHECKING:
     from kit.document import Section
 
 SCHEMA = "kit.recipe/1"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 CATALOG = Path(__file__).with_name("catalog")
+PUBLISHED = Path(__file__).with_name("schema") / "recipe-1.json"
+"""JSON Schema of a recipe, for editors and other programs."""
 
-Family = Literal["gpt"]
+Family = Literal["gpt", "llama"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 DType = Literal["float32", "float16", "bfloat16"]
 DTYPES: tuple[DType, ...] = get_args(DType)
@@ -45,6 +52,7 @@ class Build:
 class Run:
     """What the engine is asked: greedy, `max_output_len` new tokens for every prompt.
 
+    Without prompts nothing is asked: the example ends with the engine.
     `end_id` overrides the token that ends a text; None leaves it to the tokenizer.
     """
 
@@ -55,7 +63,22 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One example: model → checkpoint → engine → text, and the releases that it is meant for."""
+    """One example: model → checkpoint → engine → text, and the releases that it is meant for.
+
+    Attributes:
+        name: of the example.
+        description: for people.
+        family: whose scripts convert and build it.
+        model: name of the model in a stack's lock.
+        checkpoint: how it is converted.
+        build: the engine's shapes.
+        run: what it is asked.
+        releases: that it is meant for, oldest first.
+        options: what else is asked of the engine.
+        repository: of Hugging Face that has the model, where one has.
+        folders: of a user's own build, the model's first, each with its name in a plan.
+        argument: how the command line names it.
+    """
 
     name: str
     description: str
@@ -65,6 +88,10 @@ class Recipe:
     build: Build
     run: Run
     releases: tuple[str, ...]
+    options: Options = field(default_factory=Options)
+    repository: str | None = None
+    folders: tuple[tuple[str, str], ...] = ()
+    argument: str = ""
 
     @property
     def world_size(self) -> int:
@@ -72,10 +99,20 @@ class Recipe:
         return self.checkpoint.tp * self.checkpoint.pp
 
     @property
+    def own_model(self) -> Path | None:
+        """The folder of a model that no stack has: the first of a user's own build."""
+        return Path(self.folders[0][0]) if self.folders else None
+
+    @property
     def digest(self) -> Digest:
-        """Identity of what the recipe asks for; its description does not count."""
+        """Identity of what the recipe asks for; what is said about it does not count."""
         content = asdict(self)
-        del content["description"]
+        for name in ("description", "argument", "folders", "repository"):
+            del content[name]
+        # What is not said does not count either, so that a new option changes no old recipe.
+        content["options"] = self.options.said()
+        if not content["options"]:
+            del content["options"]
         return Digest.of_document(content)
 
 
@@ -95,20 +132,25 @@ def find(name: str) -> Recipe:
         raise usage_error(
             f"unknown example {name!r}; {nearest(name, names())}", hint="kit example list"
         )
-    return load(CATALOG / f"{name}.yaml")
+    return load(CATALOG / f"{name}.yaml", name)
 
 
-def load(path: Path) -> Recipe:
-    """Read a recipe.
+def load(path: Path, argument: str | None = None) -> Recipe:
+    """Read a recipe, which the command line names by `argument`, or else by its path.
 
     Raises:
         KitError: malformed, unknown key, impossible value; with file, line and column (exit 2).
     """
-    top = document.load(path)
+    return parse(document.load(path), path, argument)
+
+
+def parse(top: Section, path: Path, argument: str | None = None) -> Recipe:
+    """Like `load`, of a file that has been read."""
     schema = top.text("schema")
     if schema != SCHEMA:
         raise top.error(f"expected schema {SCHEMA}, found {schema}", "schema")
     name = top.text("name")
+    file_name(top, path)
     if name != path.stem:
         raise top.error(
             f"name: expected {path.stem!r}, the name of the file, found {name!r}", "name"
@@ -116,7 +158,9 @@ def load(path: Path) -> Recipe:
     family = top.text("family")
     if family not in FAMILIES:
         raise top.error(f"family: unknown {family!r}; {nearest(family, FAMILIES)}", "family")
-    build = _build(top.section("build"))
+    shapes = top.section("build")
+    asked = options.read(shapes)
+    build = _build(shapes)
     recipe = Recipe(
         name=name,
         description=top.text("description"),
@@ -126,25 +170,37 @@ def load(path: Path) -> Recipe:
         build=build,
         run=_run(top.section("run"), build),
         releases=_releases(top),
+        options=asked,
+        repository=top.optional_text("repository"),
+        argument=argument or f"--config {shlex.quote(str(path))}",
     )
     top.close()
     return recipe
+
+
+def file_name(top: Section, path: Path) -> str:
+    """The name that a file gives its example: it becomes a folder's and stands in scripts."""
+    if not _NAME.fullmatch(path.stem):
+        raise top.error(
+            f"the file is called {path.name!r}; expected letters, digits, '.', '_', '-'"
+        )
+    return path.stem
 
 
 def _checkpoint(section: Section) -> Checkpoint:
     dtype = section.text("dtype")
     if dtype not in DTYPES:
         raise section.error(f"dtype: unknown {dtype!r}; {nearest(dtype, DTYPES)}", "dtype")
-    checkpoint = Checkpoint(dtype, _positive(section, "tp", 1), _positive(section, "pp", 1))
+    checkpoint = Checkpoint(dtype, positive(section, "tp", 1), positive(section, "pp", 1))
     section.close()
     return checkpoint
 
 
 def _build(section: Section) -> Build:
     build = Build(
-        max_batch_size=_positive(section, "max_batch_size"),
-        max_input_len=_positive(section, "max_input_len"),
-        max_output_len=_positive(section, "max_output_len"),
+        max_batch_size=positive(section, "max_batch_size"),
+        max_input_len=positive(section, "max_input_len"),
+        max_output_len=positive(section, "max_output_len"),
     )
     section.close()
     return build
@@ -165,17 +221,19 @@ def _run(section: Section, build: Build) -> Run:
             raise section.error(
                 f"prompts: {prompt!r} is empty or begins with '-'; run.py cannot take it", "prompts"
             )
+        if prompt == ":":
+            raise section.error("prompts: ':' would begin another program of mpirun", "prompts")
         # Answers are told apart by their prompts.
         if prompts.count(prompt) > 1:
             raise section.error(f"prompts: {prompt!r} stands twice", "prompts")
-    max_output_len = _positive(section, "max_output_len")
+    max_output_len = positive(section, "max_output_len")
     if max_output_len > build.max_output_len:
         raise section.error(
             f"max_output_len: {max_output_len} is more than the engine is built for "
             f"({build.max_output_len})",
             "max_output_len",
         )
-    end_id = _positive(section, "end_id") if "end_id" in section else None
+    end_id = positive(section, "end_id") if "end_id" in section else None
     section.close()
     return Run(prompts, max_output_len, end_id)
 
@@ -202,7 +260,8 @@ def _releases(top: Section) -> tuple[str, ...]:
     return found
 
 
-def _positive(section: Section, key: str, default: int | None = None) -> int:
+def positive(section: Section, key: str, default: int | None = None) -> int:
+    """The whole number under `key`, 1 or more."""
     value = section.integer(key, default)
     if value < 1:
         raise section.error(f"{key}: expected 1 or more, found {value}", key)

@@ -18,10 +18,11 @@ from kit.compat.image import versions as image_versions
 from kit.compat.script import mountable
 from kit.digest import Digest
 from kit.errors import KitError, content_error, nearest, usage_error
-from kit.examples import dialect, launcher, results
+from kit.examples import dialect, launcher, program, results
 from kit.examples.folder import run_folder
 from kit.examples.model import materialise
 from kit.examples.plan import Plan, Step, plan
+from kit.examples.program import Program
 from kit.images.build import ready
 from kit.images.engine import Gpus, Mount, RunRequest
 from kit.locks.lock import load as load_lock
@@ -29,7 +30,6 @@ from kit.manifests import record
 
 if TYPE_CHECKING:
     from kit.examples.folder import RunFolder
-    from kit.examples.model import Materialised
     from kit.examples.recipe import Recipe
     from kit.images.build import BuiltImage
     from kit.images.engine import Engine
@@ -63,8 +63,13 @@ class _Measured:
     peak_memory_bytes: int
 
 
-def image_plan(image: BuiltImage, recipe: Recipe, release: str) -> Plan:
-    """The plan of `recipe` with the paths of `image`.
+def argument(example: Recipe | Program) -> str:
+    """How the command line names `example`, quoted for a shell."""
+    return example.name if isinstance(example, Program) else example.argument or example.name
+
+
+def image_plan(image: BuiltImage, example: Recipe | Program, release: str) -> Plan:
+    """The plan of `example` with the paths of `image`.
 
     Raises:
         KitError: the image does not hold that release, or the release cannot (exit 2).
@@ -73,7 +78,7 @@ def image_plan(image: BuiltImage, recipe: Recipe, release: str) -> Plan:
     if release not in held:
         raise usage_error(
             f"stack {image.stack} does not hold release {release}; {nearest(release, held)}",
-            hint=f"kit run {recipe.name} --stack {image.stack} --release {held[-1]}"
+            hint=f"kit run {argument(example)} --stack {image.stack} --release {held[-1]}"
             if held
             else f"kit build {image.stack}",
         )
@@ -84,25 +89,26 @@ def image_plan(image: BuiltImage, recipe: Recipe, release: str) -> Plan:
             f"expected an absolute path, found {root!r}",
             hint=f"kit build {image.stack}",
         )
-    return plan(recipe, release, root.replace("{release}", release))
+    return plan(example, release, root.replace("{release}", release))
 
 
 def run(
     project: Project,
     engine: Engine,
     image: BuiltImage,
-    recipe: Recipe,
+    example: Recipe | Program,
     release: str,
     output: Path | None,
     gpus: Gpus,
 ) -> Path:
-    """Execute `recipe` in `image`; returns the path of the manifest.
+    """Execute `example` in `image`; returns the path of the manifest.
 
     Args:
         project: where the lock and the store are.
         engine: what runs the containers; the network is off in them.
-        image: what `kit.images.build.built` has just said of a stack whose lock has the model.
-        recipe: what to make.
+        image: what `kit.images.build.built` has just said of a stack whose lock has the
+            model of a recipe.
+        example: what to make.
         release: whose command lines to use; the image must hold it.
         output: folder of all runs instead of the project's `runs/`.
         gpus: which GPUs the containers see.
@@ -112,26 +118,26 @@ def run(
             failed or wrote nothing (exit 4).
     """
     release = release.removeprefix("v")
-    planned = image_plan(image, recipe, release)
-    model = materialise(project, load_lock(project.lock_path(image.stack)), recipe.model)
+    planned = image_plan(image, example, release)
+    given, model = _given(project, image, example)
     # Asked while the containers work: neither is quick on every host.
     with ThreadPoolExecutor(max_workers=2) as pool:
         host = pool.submit(host_facts)
         engine_version = pool.submit(engine.version)
         reference = ready(project, engine, image)
         versions = image_versions(project, engine, reference, image.manifest_digest)
-        with run_folder(output or project.runs, recipe.name, release) as folder:
+        with run_folder(output or project.runs, example.name, release) as folder:
             bench = _Bench(
                 engine=engine,
                 reference=reference,
                 folder=folder,
                 mounts=(
-                    Mount(model.folder, dialect.MODEL),
+                    Mount(given, dialect.MODEL),
                     Mount(mountable(project, Path(launcher.__file__)), _LAUNCHER),
                     Mount(folder.work, dialect.WORK, writable=True),
                 ),
                 gpus=gpus,
-                repeat=_command_line(image, recipe, release, output, gpus),
+                repeat=_command_line(image, example, release, output, gpus),
             )
             try:
                 commands = _execute_all(bench, planned)
@@ -140,7 +146,7 @@ def run(
                     kind="run",
                     created=folder.created.strftime("%Y-%m-%dT%H:%M:%SZ"),
                     kit=record.Kit(kit.__version__),
-                    example=record.Example(recipe.name, str(recipe.digest)),
+                    example=record.Example(example.name, str(example.digest)),
                     release=release,
                     stack=image.stack,
                     lock=str(image.lock),
@@ -149,10 +155,12 @@ def run(
                     versions=record.Versions(**versions),
                     host=_host(host),
                     gpus=str(gpus),
-                    model=_model(model),
+                    model=model,
                     commands=commands,
                     artifacts=results.artifacts(folder.work),
-                    outputs=results.outputs(recipe, release, folder.work, model.folder),
+                    outputs=()
+                    if isinstance(example, Program)
+                    else results.outputs(example, release, folder.work, given),
                 )
                 manifest.write(folder.work)
                 return folder.finish() / record.FILE
@@ -255,17 +263,53 @@ def _measured(report: Path) -> _Measured | None:
 
 
 def _command_line(
-    image: BuiltImage, recipe: Recipe, release: str, output: Path | None, gpus: Gpus
+    image: BuiltImage, example: Recipe | Program, release: str, output: Path | None, gpus: Gpus
 ) -> str:
-    words = ["kit", "run", recipe.name, "--stack", image.stack, "--release", release]
+    words = ["--stack", image.stack, "--release", release]
     words += ["--gpus", str(gpus)] if gpus else []
     words += ["--output", str(output)] if output else []
-    return shlex.join(words)
+    return f"kit run {argument(example)} {shlex.join(words)}"
 
 
-def _model(model: Materialised) -> record.Model:
-    files = (record.File(item.file, item.size, item.sha256.hex) for item in model.files)
-    return record.Model(model.name, tuple(sorted(files, key=lambda file: file.path)))
+def _given(
+    project: Project, image: BuiltImage, example: Recipe | Program
+) -> tuple[Path, record.Model]:
+    """What is mounted for the example to read, and what the manifest says of it."""
+    if isinstance(example, Program):
+        folder = program.mountable(project, example)
+        files = [
+            record.File(name, (folder / name).stat().st_size, Digest.of_file(folder / name).hex)
+            for name in example.files
+        ]
+        return folder, _model(example.name, files)
+    if (own := example.own_model) is not None:
+        return own, _model(example.model, _files(own))
+    model = materialise(project, load_lock(project.lock_path(image.stack)), example.model)
+    files = [record.File(item.file, item.size, item.sha256.hex) for item in model.files]
+    return model.folder, _model(model.name, files)
+
+
+def _files(folder: Path) -> list[record.File]:
+    """Every file of a model's folder that is the user's own, hashed.
+
+    Raises:
+        KitError: a link leads out of the folder, where a container sees nothing (exit 2).
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise usage_error(
+                f"{path}: a link out of the folder, which a container cannot follow",
+                hint=f"cp -rL {shlex.quote(str(folder))} COPY",
+            )
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            found.append(record.File(name, path.stat().st_size, Digest.of_file(path).hex))
+    return found
+
+
+def _model(name: str, files: list[record.File]) -> record.Model:
+    return record.Model(name, tuple(sorted(files, key=lambda file: file.path)))
 
 
 def _host(future: Future[dict[str, Any]]) -> record.Host:

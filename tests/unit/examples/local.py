@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kit.digest import Digest
 from kit.examples import recipe
@@ -22,7 +22,7 @@ from kit.project import Project
 from kit.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
 
     from kit.examples.recipe import Recipe
     from kit.images.oci import Image
@@ -57,7 +57,10 @@ class LocalEngine:
     def build(self, context: Path, dockerfile: Path, request: BuildRequest) -> None:
         raise NotImplementedError
 
-    def save(self, reference: str) -> Iterable[bytes]:
+    def inspect(self, reference: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def save(self, reference: str) -> Iterator[bytes]:
         raise NotImplementedError
 
     def remove(self, reference: str) -> None:

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "dockerfiles" / "rehearsal" / "src"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from kit_rehearsal.commands import main  # noqa: E402
+from kit_rehearsal.commands import SCRIPTS, main  # noqa: E402
+from kit_rehearsal.releases import Span  # noqa: E402
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,21 +80,22 @@ def pipeline(tmp_path):
 
     def make(release: str, tp: int = 1, dtype: str = "float16", name: str = "x", build=()) -> Path:
         checkpoint, engine = tmp_path / f"{name}-ckpt", tmp_path / f"{name}-engine"
-        common = ["--max_batch_size", "4", "--max_input_len", "100", "--output_dir", str(engine)]
-        if release == "0.5.0":
+        convert, builder, _ = SCRIPTS[release][:3]
+        if builder == "trtllm-build":
+            argv = ["--model_dir", str(MODEL), "--dtype", dtype, "--tp_size", str(tp)]
+            argv += ["--output_dir", str(checkpoint)]
+            source = ["--checkpoint_dir", str(checkpoint)]
+            source += ["--output_timing_cache", str(tmp_path / f"{name}.cache")]
+        else:
             argv = ["-i", str(MODEL), "-o", str(checkpoint), "-tp", str(tp), "-t", dtype]
-            assert main(release, "examples/gpt/hf_gpt_convert.py", argv) == 0
-            folder = checkpoint / f"{tp}-gpu"
-            argv = ["--model_dir", str(folder), "--world_size", str(tp), "--max_output_len", "60"]
-            assert main(release, "examples/gpt/build.py", [*argv, *common, *build]) == 0
-            return engine
-        argv = ["--model_dir", str(MODEL), "--dtype", dtype, "--tp_size", str(tp)]
-        argv += ["--output_dir", str(checkpoint)]
-        assert main(release, "examples/gpt/convert_checkpoint.py", argv) == 0
-        length = ["--max_output_len", "60"] if release == "0.9.0" else ["--max_seq_len", "160"]
-        cache = ["--output_timing_cache", str(tmp_path / f"{name}.cache")]
-        argv = ["--checkpoint_dir", str(checkpoint), *length, *cache]
-        assert main(release, "trtllm-build", [*argv, *common, *build]) == 0
+            source = ["--model_dir", str(checkpoint / f"{tp}-gpu"), "--world_size", str(tp)]
+        assert main(release, convert, argv) == 0
+        if Span(before="0.11.0").holds(release):
+            source += ["--max_output_len", "60"]
+        else:
+            source += ["--max_seq_len", "160"]
+        common = ["--max_batch_size", "4", "--max_input_len", "100", "--output_dir", str(engine)]
+        assert main(release, builder, [*source, *common, *build]) == 0
         return engine
 
     return make
@@ -104,8 +106,8 @@ def run_arguments():
     """The run script of a release and its arguments for an engine of the committed model."""
 
     def make(release: str, engine: Path, *more: str) -> tuple[str, list[str]]:
-        script = "examples/gpt/run.py" if release == "0.5.0" else "examples/run.py"
-        flag = "--tokenizer" if release == "0.5.0" else "--tokenizer_dir"
+        script = SCRIPTS[release][2]
+        flag = "--tokenizer_dir" if script == "examples/run.py" else "--tokenizer"
         return script, ["--engine_dir", str(engine), flag, str(MODEL), *more]
 
     return make

@@ -1,4 +1,4 @@
-"""File sets, configuration keys and tensor names of the three releases; the same bytes twice."""
+"""File sets, configuration keys and tensor names; the same bytes twice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import configparser
 import hashlib
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from kit_rehearsal.commands import main
 from kit_rehearsal.errors import BackendError
 from kit_rehearsal.huggingface import read_model
 from kit_rehearsal.install import install
+from kit_rehearsal.releases import RELEASES
 from kit_rehearsal.split import rank_weights, split_vocabulary
 
 from tests.conftest import peer
@@ -325,12 +327,26 @@ def test_broken_safetensors(blob) -> None:
 
 def test_installed_scripts(tmp_path) -> None:
     written = {str(path.relative_to(tmp_path)) for path in install(tmp_path)}
-    assert written == {
-        "0.5.0/examples/gpt/hf_gpt_convert.py",
-        "0.5.0/examples/gpt/build.py",
-        "0.5.0/examples/gpt/run.py",
-        *(f"{r}/{s}" for r in ("0.9.0", "0.16.0") for s in ("examples/gpt/convert_checkpoint.py", "bin/trtllm-build", "examples/run.py")),
-    }  # fmt: skip
+    assert {Path(path).parts[0] for path in written} == set(RELEASES)
+    places = {
+        "0.5.0": ["examples/gpt/hf_gpt_convert.py", "examples/gpt/build.py", "examples/gpt/run.py"],
+        "0.8.0": ["examples/gpt/hf_gpt_convert.py", "examples/gpt/build.py", "examples/run.py"],
+        "0.18.2": [
+            "examples/gpt/convert_checkpoint.py",
+            "examples/llama/convert_checkpoint.py",
+            "bin/trtllm-build",
+            "examples/run.py",
+        ],
+        "1.2.1": [
+            "examples/models/core/gpt/convert_checkpoint.py",
+            "examples/models/core/llama/convert_checkpoint.py",
+            "bin/trtllm-build",
+            "examples/run.py",
+        ],
+    }
+    for release, expected in places.items():
+        found = {path for path in written if path.startswith(f"{release}/")}
+        assert found == {f"{release}/{place}" for place in expected}
     script = tmp_path / "0.9.0" / "bin" / "trtllm-build"
     assert script.stat().st_mode & 0o777 == 0o755
     assert script.read_text().splitlines() == [

@@ -20,6 +20,11 @@ transformers = peer("transformers")
 PROMPT = list(range(5, 45, 3))
 
 
+def ranked(directory, ranks, **options) -> Gpt2:
+    made = engine(directory, ranks.rank, ranks.size, **options)
+    return Gpt2(made, made.model, ranks)
+
+
 def engine(directory, rank=0, size=1, dtype="float32") -> Engine:
     source = read_model(directory)
     config = source.config
@@ -68,7 +73,7 @@ def peer(directory, dtype="float32"):
 @pytest.mark.parametrize("which", ["committed", "odd"])
 def test_logits(which, dtype, model, odd) -> None:
     directory = model if which == "committed" else odd
-    ours = Gpt2(engine(directory, dtype=dtype), SingleRank())
+    ours = ranked(directory, SingleRank(), dtype=dtype)
     logits = ours.logits(PROMPT, ours.cache(len(PROMPT)), last_only=False)
     with torch.no_grad():
         theirs = peer(directory, dtype)(torch.tensor([PROMPT])).logits[0].numpy()
@@ -78,7 +83,7 @@ def test_logits(which, dtype, model, odd) -> None:
 
 @pytest.mark.parametrize("which", ["committed", "odd"])
 def test_cache_changes_nothing(which, model, odd) -> None:
-    ours = Gpt2(engine(model if which == "committed" else odd), SingleRank())
+    ours = ranked(model if which == "committed" else odd, SingleRank())
     whole = ours.logits(PROMPT, ours.cache(len(PROMPT)), last_only=False)
     cache = ours.cache(len(PROMPT))
     steps = [ours.logits(PROMPT[:6], cache, last_only=True)[-1]]
@@ -89,7 +94,7 @@ def test_cache_changes_nothing(which, model, odd) -> None:
 @pytest.mark.parametrize("which", ["committed", "odd"])
 def test_greedy_tokens(which, model, odd) -> None:
     directory = model if which == "committed" else odd
-    ours = generate(Gpt2(engine(directory), SingleRank()), PROMPT, 40, None)
+    ours = generate(ranked(directory, SingleRank()), PROMPT, 40, None)
     loaded = peer(directory)
     tokens = list(PROMPT)
     with torch.no_grad():
@@ -101,11 +106,9 @@ def test_greedy_tokens(which, model, odd) -> None:
 @pytest.mark.parametrize("size", [2, 4])
 def test_ranks_agree_with_one(size, model, odd, world) -> None:
     for directory in (model, odd):
-        alone = generate(Gpt2(engine(directory), SingleRank()), PROMPT, 30, None)
+        alone = generate(ranked(directory, SingleRank()), PROMPT, 30, None)
         together = world(size).run(
-            lambda rank, d=directory: generate(
-                Gpt2(engine(d, rank.rank, size), rank), PROMPT, 30, None
-            )
+            lambda rank, d=directory: generate(ranked(d, rank), PROMPT, 30, None)
         )
         vocabulary = engine(directory).model.vocab_size
         for one in together:
@@ -136,7 +139,7 @@ def test_committed_model_speaks_english(model) -> None:
     from kit_rehearsal.tokens import Tokenizer
 
     tokenizer = Tokenizer(str(model))
-    ours = Gpt2(engine(model), SingleRank())
+    ours = ranked(model, SingleRank())
     made = generate(ours, tokenizer.encode("Alice was", special=False), 60, tokenizer.end_id)
     words = tokenizer.decode(made.tokens).replace(",", " ").split()
     text = (model.parent / "alice29.txt").read_text()

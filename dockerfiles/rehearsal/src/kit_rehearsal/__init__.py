@@ -6,4 +6,3 @@ the label `rehearsal`.
 
 BACKEND = "kit-rehearsal"
 VERSION = "0.1.0+rehearsal"
-RELEASES = ("0.5.0", "0.9.0", "0.16.0")

@@ -3,63 +3,104 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import build, convert, log, options, refusals, run
 from .communicator import Communicator, connect
 from .errors import BackendError
+from .releases import RELEASES, Span
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-CONVERT_0_5 = "examples/gpt/hf_gpt_convert.py"
-BUILD_0_5 = "examples/gpt/build.py"
-RUN_0_5 = "examples/gpt/run.py"
-CONVERT = "examples/gpt/convert_checkpoint.py"
-BUILD = "trtllm-build"
-RUN = "examples/run.py"
 
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script at its place in the releases of its span; those that run need the other ranks."""
+
+    place: str
+    refused: Mapping[str, str]
+    span: Span
+    work: Callable[[str, argparse.Namespace], None] | None = None
+    run: Callable[[str, argparse.Namespace, Communicator], None] | None = None
+    complete: Callable[[argparse.Namespace], None] | None = None
+
+
+# trtllm-build came with 0.7.0 and took GPT over with 0.9.0. 0.19.0 documents the families' new
+# place, 0.18.2 still the old one.
+_SCRIPTS = (
+    Script(
+        "examples/gpt/hf_gpt_convert.py",
+        refusals.CONVERT,
+        Span(before="0.9.0"),
+        work=convert.convert_ft,
+    ),
+    Script(
+        "examples/gpt/build.py",
+        refusals.BUILD,
+        Span(before="0.9.0"),
+        work=build.build_ft,
+        complete=build.complete_ft,
+    ),
+    Script(
+        "examples/gpt/convert_checkpoint.py",
+        refusals.CONVERT,
+        Span("0.9.0", "0.19.0"),
+        work=convert.convert_unified,
+    ),
+    Script(
+        "examples/models/core/gpt/convert_checkpoint.py",
+        refusals.CONVERT,
+        Span("0.19.0"),
+        work=convert.convert_unified,
+    ),
+    Script("trtllm-build", refusals.BUILD, Span("0.9.0"), work=build.build_unified),
+    Script("examples/gpt/run.py", refusals.RUN, Span(before="0.7.0"), run=run.run_of_family),
+    Script("examples/run.py", refusals.RUN, Span("0.7.0"), run=run.run_of_all),
+    # LLaMA is computed from the release on whose checkpoints GPT shares.
+    Script(
+        "examples/llama/convert_checkpoint.py",
+        refusals.CONVERT_LLAMA,
+        Span("0.9.0", "0.19.0"),
+        work=convert.convert_llama,
+    ),
+    Script(
+        "examples/models/core/llama/convert_checkpoint.py",
+        refusals.CONVERT_LLAMA,
+        Span("0.19.0"),
+        work=convert.convert_llama,
+    ),
+)
 SCRIPTS = {
-    "0.5.0": (CONVERT_0_5, BUILD_0_5, RUN_0_5),
-    "0.9.0": (CONVERT, BUILD, RUN),
-    "0.16.0": (CONVERT, BUILD, RUN),
-}
-_REFUSALS = {
-    CONVERT_0_5: refusals.CONVERT,
-    CONVERT: refusals.CONVERT,
-    BUILD_0_5: refusals.BUILD,
-    BUILD: refusals.BUILD,
-    RUN_0_5: refusals.RUN,
-    RUN: refusals.RUN,
+    release: tuple(script.place for script in _SCRIPTS if script.span.holds(release))
+    for release in RELEASES
 }
 
 
 def main(
     release: str,
-    script: str,
+    place: str,
     argv: Sequence[str] | None = None,
     *,
     ranks: Callable[[], Communicator] = connect,
 ) -> int:
-    """Run a script of a release; 0, or 1 with the reason on stderr.
+    """Run the script of a release that has that place; 0, or 1 with the reason on stderr.
 
     Wrong arguments end with argparse's own SystemExit(2). `ranks` is asked for the other ranks by
     the scripts that compute over several.
     """
     world: Communicator | None = None
     try:
+        script = _find(release, place)
         args = _parsed(release, script, sys.argv[1:] if argv is None else argv)
         log.set_level(getattr(args, "log_level", "info"))
-        if script in {RUN, RUN_0_5}:
+        if script.work is not None:
+            script.work(release, args)
+        elif script.run is not None:
             world = ranks()
-            _run(release, script, args, world)
-        elif script in {BUILD, BUILD_0_5}:
-            _build(release, script, args)
-        elif script == CONVERT_0_5:
-            convert.convert_ft(args)
-        else:
-            convert.convert_unified(release, args)
+            script.run(release, args, world)
     except (BackendError, OSError) as error:
         log.error(str(error))
         if world is not None:
@@ -68,25 +109,17 @@ def main(
     return 0
 
 
-def _parsed(release: str, script: str, argv: Sequence[str]) -> argparse.Namespace:
-    args = options.parse(script, release, argv)
-    options.check(script, release, args, tainted=False)
-    refusals.refuse(_REFUSALS[script], args, options.parser(script, release))
-    if script == BUILD_0_5:
-        build.complete_ft(args)
-    options.check(script, release, args, tainted=True)
+def _find(release: str, place: str) -> Script:
+    if place in SCRIPTS.get(release, ()):
+        return next(script for script in _SCRIPTS if script.place == place)
+    raise BackendError(f"release {release} has no {place} that is computed")
+
+
+def _parsed(release: str, script: Script, argv: Sequence[str]) -> argparse.Namespace:
+    args = options.parse(script.place, release, argv)
+    options.check(script.place, release, args, tainted=False)
+    refusals.refuse(script.refused, args, options.parser(script.place, release))
+    if script.complete is not None:
+        script.complete(args)
+    options.check(script.place, release, args, tainted=True)
     return args
-
-
-def _build(release: str, script: str, args: argparse.Namespace) -> None:
-    if script == BUILD_0_5:
-        build.build_ft(args)
-    else:
-        build.build_unified(release, args)
-
-
-def _run(release: str, script: str, args: argparse.Namespace, world: Communicator) -> None:
-    if script == RUN_0_5:
-        run.run_0_5(args, world)
-    else:
-        run.run_unified(release, args, world)

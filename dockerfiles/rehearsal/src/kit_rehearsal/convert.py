@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from . import ft_layout, unified_layout
+from . import ft_layout, llama_huggingface, model_config, unified_layout
 from .errors import BackendError, CheckFailedError, NotComputedError
 from .huggingface import intermediate_size, read_model
 from .log import info
-from .split import check_split
+from .releases import Span
+from .split import check_split, rank_weights
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
+
+    from .huggingface import HuggingFaceModel
+    from .tensors import Array
 
 # The order in which the release's own record of its arguments stands in config.ini.
 _FT_ARGUMENTS = (
@@ -28,10 +34,11 @@ _FT_ARGUMENTS = (
     "load_model_on_cpu",
     "convert_model_on_cpu",
 )
+_VARIANT_FROM_TYPE = Span("0.15.0")
 
 
-def convert_ft(args: argparse.Namespace) -> None:
-    """0.5.0's hf_gpt_convert.py."""
+def convert_ft(release: str, args: argparse.Namespace) -> None:  # noqa: ARG001
+    """hf_gpt_convert.py, which writes the same in all of its releases (0.5.0 to 0.8.0)."""
     model = read_model(Path(args.in_file))
     tp_size = args.tensor_parallelism
     check_split(model.config["n_head"], intermediate_size(model.config), tp_size)
@@ -42,20 +49,49 @@ def convert_ft(args: argparse.Namespace) -> None:
 
 
 def convert_unified(release: str, args: argparse.Namespace) -> None:
-    """0.9.0's and 0.16.0's convert_checkpoint.py."""
+    """convert_checkpoint.py of the GPT family, 0.9.0 and later."""
     if args.model_dir is None:
         raise CheckFailedError("convert_checkpoint.py needs --model_dir")
     _check_embedding(args)
     model = read_model(Path(args.model_dir))
     _check_variant(release, args, str(model.config.get("model_type")))
+    _infer_dtype(args, model)
+    share = bool(getattr(args, "use_embedding_sharing", False))
+    check_split(model.config["n_head"], intermediate_size(model.config), args.tp_size)
+    config = model_config.of_gpt(release, model, args)
+    cut = partial(rank_weights, model, tp_size=args.tp_size, share_embedding=share)
+    _write(Path(args.output_dir), config, cut)
+
+
+def convert_llama(release: str, args: argparse.Namespace) -> None:
+    """convert_checkpoint.py of the LLaMA family, 0.9.0 and later."""
+    if args.model_dir is None:
+        raise NotComputedError("checkpoints without a model", "no --model_dir")
+    _check_embedding(args)
+    model = llama_huggingface.read_model(Path(args.model_dir))
+    share = bool(getattr(args, "use_embedding_sharing", False))
+    if share and not model.config["tie_word_embeddings"]:
+        raise NotComputedError(
+            "a shared embedding that the model has not", "--use_embedding_sharing"
+        )
+    llama_huggingface.check_ranks(model.config, args.tp_size)
+    _infer_dtype(args, model)
+    config = model_config.of_llama(release, model, args)
+    cut = partial(
+        llama_huggingface.rank_weights, model, tp_size=args.tp_size, share_embedding=share
+    )
+    _write(Path(args.output_dir), config, cut)
+
+
+def _write(directory: Path, config: dict[str, Any], cut: Callable[[int], dict[str, Array]]) -> None:
+    unified_layout.write(directory, config, cut)
+    info(f"wrote the checkpoint for {config['mapping']['tp_size']} ranks to {directory}")
+
+
+def _infer_dtype(args: argparse.Namespace, model: HuggingFaceModel) -> None:
     if args.dtype == "auto":
         args.dtype = infer_dtype(model.config.get("torch_dtype") or model.config.get("dtype"))
         info(f"dtype auto: {args.dtype}")
-    share = bool(getattr(args, "use_embedding_sharing", False))
-    make = unified_layout.config_0_9 if release == "0.9.0" else unified_layout.config_0_16
-    directory = Path(args.output_dir)
-    unified_layout.write(directory, model, make(model, args), share_embedding=share)
-    info(f"wrote the checkpoint for {args.tp_size} ranks to {directory}")
 
 
 def infer_dtype(source: str | None) -> str:
@@ -66,10 +102,10 @@ def infer_dtype(source: str | None) -> str:
 
 
 def _check_variant(release: str, args: argparse.Namespace, model_type: str) -> None:
-    """The releases infer the GPT variant from the path's text and assert that they found one."""
+    """The releases infer the GPT variant from the path's text, later ones from the model's type."""
     if args.gpt_variant is not None or "gpt2" in args.model_dir:
         return
-    if release == "0.16.0" and model_type == "gpt2":
+    if _VARIANT_FROM_TYPE.holds(release) and model_type == "gpt2":
         return
     raise CheckFailedError(
         f"--model_dir {args.model_dir} does not contain the text gpt2, from which release "

@@ -8,9 +8,9 @@ r"""The engine file of the reference backend. It is not a TensorRT plan and cann
 | then | the header: JSON with sorted keys `backend`, `backend_version`, `dtype`, `model`, `rank`, `release`, `version`, `world_size` |
 | then | a safetensors blob: the rank's weights under TensorRT-LLM's tensor names, matrices [out, in] |
 
-`version` is the release with the label `+rehearsal`; `model` holds what the computation needs
-(n_head, vocab_size, n_positions, layer_norm_epsilon), so that an engine can be run without
-guessing from config.json. There is no time, host or path in it.
+`version` is the release with the label `+rehearsal`; `model` holds what the computation needs and
+the weights do not say (heads, vocabulary, positions …; other keys for GPT-2 than for LLaMA), so
+that an engine can be run without guessing from config.json. There is no time, host or path in it.
 """  # noqa: E501  a table's row is one line
 
 from __future__ import annotations
@@ -37,13 +37,27 @@ _FIXED = struct.Struct("<16sII")
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What the weights' shapes do not say."""
+    """What the weights' shapes do not say of a GPT-2."""
 
     n_head: int
     n_layer: int
     n_positions: int
     vocab_size: int
     layer_norm_epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaShape:
+    """What the weights' shapes do not say of a LLaMA."""
+
+    n_head: int
+    n_kv_head: int
+    n_layer: int
+    n_positions: int
+    vocab_size: int
+    head_size: int
+    rms_norm_epsilon: float
+    rotary_base: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +68,7 @@ class Engine:
     rank: int
     world_size: int
     dtype: str
-    model: ModelShape
+    model: ModelShape | LlamaShape
     weights: dict[str, Array]
 
     def header(self) -> dict[str, Any]:
@@ -64,7 +78,7 @@ class Engine:
             "backend": BACKEND,
             "backend_version": VERSION,
             "dtype": self.dtype,
-            "model": {name: getattr(shape, name) for name in ModelShape.__slots__},
+            "model": {name: getattr(shape, name) for name in type(shape).__slots__},
             "rank": self.rank,
             "release": self.release,
             "version": f"{self.release}+rehearsal",
@@ -99,8 +113,12 @@ def read(path: Path) -> Engine:
             rank=header["rank"],
             world_size=header["world_size"],
             dtype=header["dtype"],
-            model=ModelShape(**header["model"]),
+            model=_shape(header["model"]),
             weights=unpack(data[_FIXED.size + length :], str(path)),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BackendError(f"{path}: damaged header: {error}") from error
+
+
+def _shape(model: dict[str, Any]) -> ModelShape | LlamaShape:
+    return LlamaShape(**model) if "n_kv_head" in model else ModelShape(**model)

@@ -1,4 +1,4 @@
-"""The checkpoint of release 0.5.0: `<out>/<tp>-gpu/config.ini` and raw `model.*.bin` files.
+"""The checkpoint of 0.5.0 to 0.8.0: `<out>/<tp>-gpu/config.ini` and raw `model.*.bin` files.
 
 Matrices keep Hugging Face's orientation, [in, out]. Tensors that are cut carry the rank in their
 name (`model.layers.0.mlp.dense_h_to_4h.weight.1.bin`), the others do not.

@@ -6,12 +6,13 @@ No padding and no batching in the arithmetic, so a prompt's tokens do not depend
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from .gpt2 import Gpt2
+    from .engine import LlamaShape, ModelShape
+    from .gpt2 import Cache
     from .tensors import Array
 
 
@@ -30,7 +31,24 @@ class Generated:
     log_probs: Array
 
 
-def generate(model: Gpt2, prompt: list[int], max_output_len: int, end_id: int | None) -> Generated:
+class Model(Protocol):
+    """One rank's share of a model that can be asked for logits."""
+
+    @property
+    def shape(self) -> ModelShape | LlamaShape:
+        """Sizes."""
+        ...
+
+    def cache(self, capacity: int) -> Cache:
+        """An empty cache."""
+        ...
+
+    def logits(self, tokens: list[int], cache: Cache, *, last_only: bool) -> Array:
+        """Logits after each new token, or after the last one only."""
+        ...
+
+
+def generate(model: Model, prompt: list[int], max_output_len: int, end_id: int | None) -> Generated:
     """Take the likeliest token until the end token or the length; ties go to the lower id."""
     cache = model.cache(len(prompt) + max_output_len)
     context = model.logits(prompt, cache, last_only=False)

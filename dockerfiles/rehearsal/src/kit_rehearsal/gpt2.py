@@ -11,7 +11,7 @@ from .communicator import sum_parts
 
 if TYPE_CHECKING:
     from .communicator import Communicator
-    from .engine import Engine
+    from .engine import Engine, ModelShape
     from .tensors import Array
 
 
@@ -27,13 +27,13 @@ class Cache:
 class Gpt2:
     """One rank's share of a model; all ranks call the same methods in the same order."""
 
-    def __init__(self, engine: Engine, ranks: Communicator) -> None:
+    def __init__(self, engine: Engine, shape: ModelShape, ranks: Communicator) -> None:
         self._weights = engine.weights
         self._ranks = ranks
-        self.shape = engine.model
+        self.shape = shape
         self._hidden = int(engine.weights["transformer.ln_f.weight"].shape[0])
-        self._heads = engine.model.n_head // engine.world_size
-        self._head_size = self._hidden // engine.model.n_head
+        self._heads = shape.n_head // engine.world_size
+        self._head_size = self._hidden // shape.n_head
 
     def cache(self, capacity: int) -> Cache:
         """An empty cache for a sequence of at most `capacity` tokens."""

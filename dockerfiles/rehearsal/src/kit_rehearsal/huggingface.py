@@ -1,4 +1,4 @@
-"""GPT-2 in Hugging Face's format: `config.json` and safetensors."""
+"""Models in Hugging Face's format, `config.json` and safetensors; here GPT-2."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class HuggingFaceModel:
-    """A GPT-2: its configuration with defaults filled in, weights in float32 by their names."""
+    """A model: its configuration with defaults filled in, weights in float32 by their names."""
 
     config: dict[str, Any]
     weights: dict[str, Array]
@@ -62,6 +62,15 @@ def read_config(directory: Path) -> dict[str, Any]:
 def read_model(directory: Path) -> HuggingFaceModel:
     """Configuration and weights; names are without the leading `transformer.`."""
     config = read_config(directory)
+    weights = {
+        name.removeprefix("transformer."): value for name, value in read_weights(directory).items()
+    }
+    check_shapes(_shapes(config), weights, directory)
+    return HuggingFaceModel(config, weights)
+
+
+def read_weights(directory: Path) -> dict[str, Array]:
+    """All tensors of a folder's safetensors files by their names."""
     index = directory / "model.safetensors.index.json"
     if index.is_file():
         names = sorted(set(read_json(index)["weight_map"].values()))
@@ -73,9 +82,17 @@ def read_model(directory: Path) -> HuggingFaceModel:
         if not path.is_file():
             raise BackendError(f"{path}: no such file; the weights must be safetensors")
         weights.update(unpack(path.read_bytes(), str(path)))
-    weights = {name.removeprefix("transformer."): value for name, value in weights.items()}
-    _check_shapes(config, weights, directory)
-    return HuggingFaceModel(config, weights)
+    return weights
+
+
+def check_shapes(
+    expected: dict[str, tuple[int, ...]], weights: dict[str, Array], directory: Path
+) -> None:
+    """BackendError for the first tensor that is missing or has another shape."""
+    for name, shape in expected.items():
+        found = weights[name].shape if name in weights else None
+        if found != shape:
+            raise BackendError(f"{directory}: {name}: expected shape {shape}, found {found}")
 
 
 def intermediate_size(config: dict[str, Any]) -> int:
@@ -83,7 +100,7 @@ def intermediate_size(config: dict[str, Any]) -> int:
     return int(config["n_inner"] or 4 * config["n_embd"])
 
 
-def _check_shapes(config: dict[str, Any], weights: dict[str, Array], directory: Path) -> None:
+def _shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     hidden, inner = config["n_embd"], intermediate_size(config)
     expected: dict[str, tuple[int, ...]] = {
         "wte.weight": (config["vocab_size"], hidden),
@@ -107,7 +124,4 @@ def _check_shapes(config: dict[str, Any], weights: dict[str, Array], directory: 
             "mlp.c_proj.bias": (hidden,),
         }
         expected.update({f"h.{layer}.{name}": shape for name, shape in shapes.items()})
-    for name, shape in expected.items():
-        found = weights[name].shape if name in weights else None
-        if found != shape:
-            raise BackendError(f"{directory}: {name}: expected shape {shape}, found {found}")
+    return expected

@@ -62,7 +62,10 @@ def parser(script: str, release: str) -> argparse.ArgumentParser:
     """The release's parser of that script."""
     made = argparse.ArgumentParser(prog=Path(script).name)
     for row in rows(script, release):
-        made.add_argument(*row["flags"], **_arguments(row))
+        arguments = _arguments(row)
+        if row.get("uncertain"):
+            arguments = _uncertain(arguments, f"whether {release} has it: {row['uncertain']}")
+        made.add_argument(*row["flags"], **arguments)
     return made
 
 
@@ -103,6 +106,31 @@ def _arguments(row: dict[str, Any]) -> dict[str, Any]:
     if row.get("required"):
         arguments["required"] = True
     return arguments
+
+
+class _Unknown(argparse.Action):
+    """An option that a release may have or not: nobody could read its parser."""
+
+    def __init__(self, *args: Any, reason: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reason = reason
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002
+        values: object,  # noqa: ARG002
+        option_string: str | None = None,
+    ) -> None:
+        parser.error(f"argument {option_string}: not known {self._reason}")
+
+
+def _uncertain(arguments: dict[str, Any], reason: str) -> dict[str, Any]:
+    made: dict[str, Any] = {"action": _Unknown, "reason": reason}
+    made.update((key, arguments[key]) for key in ("dest", "default", "nargs") if key in arguments)
+    if arguments["action"] in {"store_true", "store_false"}:
+        made["nargs"] = 0
+    return made
 
 
 def _bool_word(text: str) -> bool:

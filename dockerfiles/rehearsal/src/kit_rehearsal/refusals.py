@@ -12,6 +12,7 @@ from .errors import NotComputedError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
 CONVERT = {
     "smoothquant": "SmoothQuant",
@@ -21,6 +22,29 @@ CONVERT = {
     "nemo_ckpt_path": "NeMo checkpoints",
     "pp_size": "pipeline parallelism",
     "model": "GPT variants other than gpt2",
+}
+CONVERT_LLAMA = {
+    "smoothquant": "SmoothQuant",
+    "int8_kv_cache": "INT8 KV caches",
+    "fp8_kv_cache": "FP8 KV caches",
+    "use_weight_only": "weight-only quantization",
+    "weight_only_precision": "weight-only quantization",
+    "use_fp8": "FP8",
+    "use_fp8_rowwise": "FP8",
+    "use_meta_fp8_rowwise_recipe": "FP8",
+    "use_qserve": "QServe",
+    "use_nvfp4": "FP4",
+    "ammo_quant_ckpt_path": "quantized checkpoints",
+    "modelopt_quant_ckpt_path": "quantized checkpoints",
+    "quant_ckpt_path": "quantized checkpoints",
+    "meta_ckpt_dir": "Meta's own checkpoints",
+    "moe_num_experts": "mixtures of experts",
+    "moe_tp_size": "mixtures of experts",
+    "moe_ep_size": "mixtures of experts",
+    "pp_size": "pipeline parallelism",
+    "cp_size": "context parallelism",
+    "save_config_only": "checkpoints without weights",
+    "remove_duplicated_kv_heads": "key-value heads without copies",
 }
 BUILD = {
     "use_smooth_quant": "SmoothQuant",
@@ -36,6 +60,10 @@ BUILD = {
     "model_cls_file": "models of the user's own class",
     "lora_dir": "LoRA",
     "lora_plugin": "LoRA",
+    "dora_plugin": "LoRA",
+    "moe_num_experts": "mixtures of experts",
+    "rotary_pct": "rotary embeddings of GPT",
+    "rotary_scaling": "rotary embeddings of GPT",
     "auto_parallel": "automatic parallelism",
     "weight_sparsity": "sparse weights",
     "strip_plan": "engines without weights",
@@ -49,6 +77,7 @@ BUILD = {
     "low_latency_gemm_plugin": "FP8",
     "low_latency_gemm_swiglu_plugin": "FP8",
     "use_fp8_context_fmha": "FP8",
+    "fuse_fp4_quant": "FP4",
     "streamingllm": "StreamingLLM",
 }
 RUN = {
@@ -65,6 +94,7 @@ RUN = {
     "no_repeat_ngram_size": "n-gram blocking",
     "sink_token_length": "StreamingLLM",
     "max_attention_window_size": "attention windows",
+    "max_kv_cache_len": "attention windows",
     "streaming": "streaming",
     "run_profiling": "profiles",
     "prompt_table": "prompt tuning",
@@ -91,6 +121,8 @@ RUN = {
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "num_return_sequences": (1,),
     "lora_plugin": ("disable",),
+    # On by default from 0.19.0 on, where it does nothing to a model that is not FP8.
+    "use_fp8_context_fmha": ("disable",),
     "model": ("gpt2",),
 }
 _OTHER_VARIANTS = (
@@ -105,14 +137,14 @@ _OTHER_VARIANTS = (
 )
 # Values of otherwise harmless options that would change numbers.
 _HARMFUL: dict[str, dict[Any, str]] = {
-    "gemm_plugin": {"fp8": "FP8"},
+    "gemm_plugin": {"fp8": "FP8", "nvfp4": "FP4"},
     "logits_dtype": {"float16": "float16 logits"},
     "gpt_variant": dict.fromkeys(_OTHER_VARIANTS, "GPT variants other than gpt2"),
 }
 
 
 def refuse(
-    table: dict[str, str], args: argparse.Namespace, parser: argparse.ArgumentParser
+    table: Mapping[str, str], args: argparse.Namespace, parser: argparse.ArgumentParser
 ) -> None:
     """NotComputedError for the first argument that asks for something outside the backend."""
     for dest, what in table.items():

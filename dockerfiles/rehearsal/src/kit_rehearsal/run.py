@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from . import engine as engines
 from .build import engine_name
-from .errors import BackendError
+from .engine import LlamaShape
+from .errors import BackendError, NotComputedError
 from .files import read_json, write_npy
 from .generation import generate
 from .gpt2 import Gpt2
+from .llama import Llama
 from .log import warning
+from .releases import Span
 from .tokens import Tokenizer, quoted, read_prompts, rows, write_csv, write_ids
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from .communicator import Communicator
-    from .generation import Generated
+    from .generation import Generated, Model
     from .tensors import Array
+
+
+_ENGINES_OF_BUILD_PY = Span(before="0.9.0")
+_ONE_FILE_OF_LOGITS = Span(before="0.8.0")
+_TEXT_FILE_OF_LINES = Span("0.9.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +47,26 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class EngineDirectory:
-    """What run.py needs of an engine directory's config.json."""
+    """What run.py needs of an engine directory's config.json; `engines` are named by their rank."""
 
     world_size: int
     limits: Limits
-    dtype: str
+    engines: tuple[str, ...]
     gather_context: bool
     gather_generation: bool
 
 
-def run_0_5(args: argparse.Namespace, ranks: Communicator) -> None:
-    """0.5.0's examples/gpt/run.py."""
-    directory = _read_0_5(Path(args.engine_dir))
+def run_of_family(release: str, args: argparse.Namespace, ranks: Communicator) -> None:
+    """examples/gpt/run.py, until 0.6.1."""
+    directory = _read(release, Path(args.engine_dir))
     _check_world(directory.world_size, ranks)
-    name = engine_name(directory.dtype, directory.world_size, ranks.rank)
     tokenizer = Tokenizer(args.tokenizer_path)
     if args.input_file is None:
         prompts = [tokenizer.encode(args.input_text, special=False)]
     else:
-        prompts = read_prompts(Path(args.input_file), tokenizer, special=False, text=False)
+        prompts = read_prompts(Path(args.input_file), tokenizer, special=False, text=None)
     check_limits(directory.limits, prompts, args.max_output_len)
-    model = _load(Path(args.engine_dir) / name, "0.5.0", ranks)
+    model = _load(Path(args.engine_dir) / directory.engines[ranks.rank], release, ranks)
     results = [generate(model, p, args.max_output_len, tokenizer.end_id) for p in prompts]
     if ranks.rank != 0:
         return
@@ -71,12 +79,17 @@ def run_0_5(args: argparse.Namespace, ranks: Communicator) -> None:
         print(np.concatenate([one.context_logits for one in results]))
 
 
-def run_unified(release: str, args: argparse.Namespace, ranks: Communicator) -> None:
-    """0.9.0's and 0.16.0's examples/run.py."""
-    directory = _read_unified(release, Path(args.engine_dir))
+def run_of_all(release: str, args: argparse.Namespace, ranks: Communicator) -> None:
+    """examples/run.py, from 0.7.0 on: until 0.8.0 with engines of examples/gpt/build.py."""
+    directory = _read(release, Path(args.engine_dir))
     _check_world(directory.world_size, ranks)
     if args.tokenizer_dir is None:
         raise BackendError("--tokenizer_dir is not given, and nothing is downloaded")
+    gathered = directory.gather_context or directory.gather_generation
+    if args.output_logits_npy is not None and gathered and _ONE_FILE_OF_LOGITS.holds(release):
+        raise NotComputedError(
+            f"the one file of logits of release {release}", "--output_logits_npy"
+        )
     tokenizer = Tokenizer(args.tokenizer_dir)
     special = args.add_special_tokens
     if args.input_file is None:
@@ -84,13 +97,14 @@ def run_unified(release: str, args: argparse.Namespace, ranks: Communicator) -> 
         prompts = [prompt[: args.max_input_length] for prompt in prompts]
     else:
         path = Path(args.input_file)
-        prompts = read_prompts(path, tokenizer, special=special, text=True)
+        text: Literal["lines", "whole"] = "lines" if _TEXT_FILE_OF_LINES.holds(release) else "whole"
+        prompts = read_prompts(path, tokenizer, special=special, text=text)
         keep = args.max_input_length
         cut = slice(0, keep) if path.suffix == ".txt" else slice(-keep, None)
         prompts = [prompt[cut] for prompt in prompts]
     check_limits(directory.limits, prompts, args.max_output_len)
     end_id = getattr(args, "end_id", None) or tokenizer.end_id
-    model = _load(Path(args.engine_dir) / f"rank{ranks.rank}.engine", release, ranks)
+    model = _load(Path(args.engine_dir) / directory.engines[ranks.rank], release, ranks)
     results = [generate(model, prompt, args.max_output_len, end_id) for prompt in prompts]
     if ranks.rank != 0:
         return
@@ -122,48 +136,50 @@ def check_limits(limits: Limits, prompts: list[list[int]], max_output_len: int) 
             raise BackendError(f"{number} {what}: the engine has {name} {most}")
 
 
-def _read_0_5(directory: Path) -> EngineDirectory:
+def _read(release: str, directory: Path) -> EngineDirectory:
     path = directory / "config.json"
     config = read_json(path)
     try:
-        builder = config["builder_config"]
-        return EngineDirectory(
-            world_size=builder["tensor_parallel"],
-            limits=Limits(
-                max_batch_size=builder["max_batch_size"],
-                max_input_len=builder["max_input_len"],
-                max_output_len=builder["max_output_len"],
-                max_seq_len=None,
-                n_positions=builder["max_position_embeddings"],
-            ),
-            dtype=builder["precision"],
-            gather_context=builder["gather_all_token_logits"],
-            gather_generation=False,
-        )
-    except (KeyError, TypeError) as error:
-        raise BackendError(f"{path}: not a config.json of release 0.5.0: {error}") from error
-
-
-def _read_unified(release: str, directory: Path) -> EngineDirectory:
-    path = directory / "config.json"
-    config = read_json(path)
-    try:
-        build, model = config["build_config"], config["pretrained_config"]
-        return EngineDirectory(
-            world_size=model["mapping"]["world_size"],
-            limits=Limits(
-                max_batch_size=build["max_batch_size"],
-                max_input_len=build["max_input_len"],
-                max_output_len=build.get("max_output_len"),
-                max_seq_len=build.get("max_seq_len"),
-                n_positions=model["max_position_embeddings"],
-            ),
-            dtype=model["dtype"],
-            gather_context=build["gather_context_logits"],
-            gather_generation=build["gather_generation_logits"],
-        )
+        if _ENGINES_OF_BUILD_PY.holds(release):
+            return _of_build_py(config["builder_config"])
+        return _of_trtllm_build(config["build_config"], config["pretrained_config"])
     except (KeyError, TypeError) as error:
         raise BackendError(f"{path}: not a config.json of release {release}: {error}") from error
+
+
+def _of_build_py(builder: Mapping[str, Any]) -> EngineDirectory:
+    both = builder.get("gather_all_token_logits", False)  # one switch until 0.7.1
+    dtype, world_size = builder["precision"], builder["tensor_parallel"]
+    return EngineDirectory(
+        world_size=world_size,
+        limits=Limits(
+            max_batch_size=builder["max_batch_size"],
+            max_input_len=builder["max_input_len"],
+            max_output_len=builder["max_output_len"],
+            max_seq_len=None,
+            n_positions=builder["max_position_embeddings"],
+        ),
+        engines=tuple(engine_name(dtype, world_size, rank) for rank in range(world_size)),
+        gather_context=builder.get("gather_context_logits", both),
+        gather_generation=builder.get("gather_generation_logits", both),
+    )
+
+
+def _of_trtllm_build(build: Mapping[str, Any], model: Mapping[str, Any]) -> EngineDirectory:
+    world_size = model["mapping"]["world_size"]
+    return EngineDirectory(
+        world_size=world_size,
+        limits=Limits(
+            max_batch_size=build["max_batch_size"],
+            max_input_len=build["max_input_len"],
+            max_output_len=build.get("max_output_len"),
+            max_seq_len=build.get("max_seq_len"),
+            n_positions=model["max_position_embeddings"],
+        ),
+        engines=tuple(f"rank{rank}.engine" for rank in range(world_size)),
+        gather_context=build["gather_context_logits"],
+        gather_generation=build["gather_generation_logits"],
+    )
 
 
 def _check_world(world_size: int, ranks: Communicator) -> None:
@@ -174,7 +190,7 @@ def _check_world(world_size: int, ranks: Communicator) -> None:
         )
 
 
-def _load(path: Path, release: str, ranks: Communicator) -> Gpt2:
+def _load(path: Path, release: str, ranks: Communicator) -> Model:
     loaded = engines.read(path)
     found = (loaded.release, loaded.rank, loaded.world_size)
     expected = (release, ranks.rank, ranks.size)
@@ -182,7 +198,9 @@ def _load(path: Path, release: str, ranks: Communicator) -> Gpt2:
         raise BackendError(
             f"{path}: expected release, rank and world size {expected}, found {found}"
         )
-    return Gpt2(loaded, ranks)
+    if isinstance(loaded.model, LlamaShape):
+        return Llama(loaded, loaded.model, ranks)
+    return Gpt2(loaded, loaded.model, ranks)
 
 
 def _write_tokens(args: argparse.Namespace, results: list[Generated], pad_id: int | None) -> None:
@@ -208,10 +226,12 @@ def _write_numbers(
         if not (directory.gather_context or directory.gather_generation):
             warning("--output_logits_npy: the engine was built without gathering logits")
     log_probs = np.stack([_filled(one.log_probs, steps) for one in results])
-    if args.output_log_probs_npy is not None:
-        write_npy(Path(args.output_log_probs_npy), log_probs[:, None, :])
-    if args.output_cum_log_probs_npy is not None:
-        write_npy(Path(args.output_cum_log_probs_npy), log_probs.sum(axis=-1)[:, None])
+    each = getattr(args, "output_log_probs_npy", None)  # both from 0.9.0 on
+    if each is not None:
+        write_npy(Path(each), log_probs[:, None, :])
+    sums = getattr(args, "output_cum_log_probs_npy", None)
+    if sums is not None:
+        write_npy(Path(sums), log_probs.sum(axis=-1)[:, None])
 
 
 def _filled(values: Array, length: int) -> Array:

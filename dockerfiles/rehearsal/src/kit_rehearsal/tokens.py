@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Tokenizer:
         if not path.is_file():
             raise BackendError(
                 f"no tokenizer.json in {directory}; give the model's directory "
-                "(--tokenizer in 0.5.0, --tokenizer_dir later): nothing is downloaded"
+                "(--tokenizer before 0.7.0, --tokenizer_dir later): nothing is downloaded"
             )
         self._loaded: Any = Loaded.from_file(str(path))
         self.end_id = self._find_end(Path(directory))
@@ -58,8 +58,13 @@ class Tokenizer:
         return None
 
 
-def read_prompts(path: Path, tokenizer: Tokenizer, *, special: bool, text: bool) -> list[list[int]]:
-    """Prompts from a .csv or .npy file of token ids or, where the release can, a .txt of lines."""
+def read_prompts(
+    path: Path, tokenizer: Tokenizer, *, special: bool, text: Literal["whole", "lines"] | None
+) -> list[list[int]]:
+    """Prompts from a .csv or .npy file of token ids.
+
+    With `text` also from a .txt: one prompt, or one each line.
+    """
     if not path.is_file():
         raise BackendError(f"{path}: no such file")
     try:
@@ -71,9 +76,10 @@ def read_prompts(path: Path, tokenizer: Tokenizer, *, special: bool, text: bool)
             return [[int(t) for t in row if t != tokenizer.end_id] for row in rows]
     except ValueError as error:
         raise BackendError(f"{path}: not a file of token ids: {error}") from error
-    if path.suffix == ".txt" and text:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            return [tokenizer.encode(line, special=special) for line in lines]
+    if path.suffix == ".txt" and text is not None:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            texts = list(file) if text == "lines" else [file.read()]
+        return [tokenizer.encode(one, special=special) for one in texts]
     raise BackendError(f"{path}: input file format not supported")
 
 

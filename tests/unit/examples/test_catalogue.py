@@ -1,0 +1,106 @@
+"""Every example for every release: what is planned is accepted, and old plans do not change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kit import cli
+from kit.commandlines.check import check
+from kit.data import releases
+from kit.errors import ExitCode, KitError
+from kit.examples import catalogue, plan, recipe
+
+if TYPE_CHECKING:
+    from kit.examples.recipe import Recipe
+
+BEFORE = json.loads(Path(__file__).with_name("plans.json").read_text())
+"""Of two examples: the recipe's digest, and of each plan (table, script, JSON) a part of its own.
+
+Manifests hold the digests, and people the scripts: what a new option or family adds must not show.
+"""
+
+
+@pytest.mark.parametrize("release", releases.versions())
+@pytest.mark.parametrize("example", recipe.catalog(), ids=lambda example: example.name)
+def test_every_command_is_accepted(example: Recipe, release: str) -> None:
+    steps = plan.plan(example, release).steps
+    assert steps[-1].name.startswith("run")
+    for step in steps:
+        answers = check(step.line(), release, explain=False)
+        assert answers.verdict == "accepted", answers.to_dict()
+        assert len(answers.commands) == 1
+
+
+@pytest.mark.parametrize("name", sorted(BEFORE))
+def test_plans_stay_what_they_were(name: str) -> None:
+    example = recipe.find(name)
+    found = {"digest": str(example.digest)}
+    for release in releases.versions():
+        planned = plan.plan(example, release)
+        text = "\0".join([planned.table(), planned.script(), json.dumps(planned.to_dict())])
+        found[release] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert found == BEFORE[name]
+
+
+def test_one_of_name_and_file(tmp_path: Path) -> None:
+    for name, config in ((None, None), ("gpt2-tiny", str(tmp_path / "x.yaml"))):
+        with pytest.raises(KitError, match="the name of an example, or --config") as caught:
+            catalogue.chosen(name, config)
+        assert caught.value.exit_code == ExitCode.USAGE
+
+
+def test_a_file_may_be_a_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    text = (recipe.CATALOG / "gpt2-tiny.yaml").read_text()
+    file.write_text(text.replace("name: gpt2-tiny", "name: mine"))
+    example = catalogue.chosen(None, str(file))
+    assert plan.plan(example, "0.16.0").steps == plan.plan(recipe.find("gpt2-tiny"), "0.16.0").steps
+
+
+def test_a_refusal_names_the_file_to_plan(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    text = (recipe.CATALOG / "gpt2-tiny.yaml").read_text()
+    text = text.replace("name: gpt2-tiny", "name: mine").replace("float32\n", "float32\n  pp: 2\n")
+    file.write_text(text)
+    with pytest.raises(KitError, match=r"pp > 1; nearest release that can: 0\.9\.0") as caught:
+        plan.plan(catalogue.load(file), "0.8.0")
+    assert caught.value.hint == f"kit plan --config {file} --release 0.9.0"
+
+
+def test_the_list_says_which_stack_can_run_what(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["example", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["examples"]}
+    assert sorted(rows) == catalogue.names()
+    held = {item["stack"]: item["releases"] for item in rows["gpt2-tiny-tp2"]["stacks"]}
+    assert held["rehearsal"] == releases.versions()
+    assert held["trtllm-0.16.0"] == ["0.16.0"]
+    llama = rows["llama-2-7b-chat-tp2-pp2"]
+    assert (llama["world_size"], llama["stacks"]) == (4, [])
+    assert llama["repository"] == "meta-llama/Llama-2-7b-chat-hf"
+    assert cli.run(["example", "list"]) == 0
+    assert "plan only: no stack locks llama-2-7b-chat-hf" in capsys.readouterr().out
+
+
+def test_plan_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    file = tmp_path / "buildconfig.yaml"
+    file.write_text(
+        "model: {model_dir: ., output_dir: engine, dtype: float16}\n"
+        "checkpoint: {checkpoint_dir: checkpoint, tp_size: 1, pp_size: 1}\n"
+        "build: {max_input_len: 9, max_output_len: 9, max_batch_size: 1, max_beam_width: 1}\n"
+    )
+    words = ["plan", "--config", str(file), "--release", "0.16.0"]
+    assert cli.run([*words, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["ok"], answer["example"]) == (True, "buildconfig")
+    assert [step["name"] for step in answer["steps"]] == ["convert", "build"]
+    assert cli.run(words) == 0
+    said = capsys.readouterr()
+    assert f"/kit/model is {tmp_path}" in said.err
+    assert said.out.startswith("STEP ")
+    assert cli.run(["plan", "gpt2-tiny", *words[1:]]) == ExitCode.USAGE
