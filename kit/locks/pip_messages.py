@@ -20,6 +20,7 @@ _ABSENT = re.compile(
     r"ERROR: Could not find a version that satisfies the requirement (.+?) "
     r"\(from versions: (.*)\)(.*)"
 )
+_CAUSE = "The conflict is caused by:"
 _CONFLICT = re.compile(r"ERROR: (Cannot install .+)")
 _NOISE = re.compile(r"^(\[notice\]|WARNING: |ERROR: ResolutionImpossible|\s*$)")
 
@@ -41,9 +42,9 @@ def explained(lines: Sequence[str], group: str, image: str, places: str, scratch
             f"{where}: disk full while writing {scratch}: {free_bytes(scratch)} bytes free",
             hint="export KIT_HOME=<a folder on a larger disk>",
         )
-    for number, line in enumerate(lines):
+    for line in lines:
         if match := _CONFLICT.match(line):
-            return usage_error(f"{where}: {match[1]}\n{_indented(_conflict(lines[number + 1 :]))}")
+            return usage_error(f"{where}: {match[1]}\n{_indented(_conflict(lines))}")
         if match := _ABSENT.match(line):
             versions = match[2].split(", ")
             if versions == ["none"]:
@@ -55,12 +56,17 @@ def explained(lines: Sequence[str], group: str, image: str, places: str, scratch
 
 
 def _conflict(lines: Sequence[str]) -> list[str]:
-    """What contradicts what, without the advice that follows."""
+    """What contradicts what, without the advice that follows.
+
+    pip writes it to the other stream than the error, so that either may come first.
+    """
     found: list[str] = []
+    inside = False
     for line in lines:
-        if line.startswith(("To fix this", "ERROR:", "Additionally")):
+        if inside and line.startswith(("To fix this", "ERROR:", "Additionally")):
             break
-        if line.strip():
+        inside = inside or line.startswith(_CAUSE)
+        if inside and line.strip():
             found.append(line.strip())
     return found[:_SHOWN]
 
