@@ -27,6 +27,7 @@ PLAN_MAGIC = b"ftrt"
 REHEARSAL_MAGIC = b"KIT-REHEARSAL\0\0\0"
 _PLAN_HEADER = 28
 _REHEARSAL_FIXED = struct.Struct("<16sII")
+_REHEARSAL_FORMATS = (1, 2)  # which differ only in what the header says of the model
 _HEAD = pointer.LARGEST
 _HEADER_LIMIT = 1 << 20
 
@@ -104,7 +105,7 @@ def _plan(path: str, size: int, head: bytes) -> PlanHeader:
 
 
 def _rehearsal(path: str, size: int, stream: BinaryIO) -> PlanHeader:
-    """Magic, format 1, length of a JSON header, the header, then the weights as safetensors."""
+    """Magic, format 1 or 2, length of a JSON header, the header, then the weights as safetensors."""
     stream.seek(0)
     fixed = stream.read(_REHEARSAL_FIXED.size)
     if len(fixed) < _REHEARSAL_FIXED.size:
@@ -112,10 +113,9 @@ def _rehearsal(path: str, size: int, stream: BinaryIO) -> PlanHeader:
         return PlanHeader(path, size, REHEARSAL, problem=problem)
     _, form, length = _REHEARSAL_FIXED.unpack(fixed)
     start = _REHEARSAL_FIXED.size + length
-    if form != 1:
-        return PlanHeader(
-            path, size, REHEARSAL, problem=f"rehearsal engine of format {form}, not 1"
-        )
+    if form not in _REHEARSAL_FORMATS:
+        problem = f"rehearsal engine of format {form}, not 1 or 2"
+        return PlanHeader(path, size, REHEARSAL, problem=problem)
     if start > size or length > _HEADER_LIMIT:
         problem = f"truncated: the file ends at {size}, its header at {start}"
         return PlanHeader(path, size, REHEARSAL, problem=problem)

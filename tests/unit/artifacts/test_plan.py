@@ -32,6 +32,14 @@ def test_a_rehearsal_engine(tmp_path):
     assert found.observations[0].version == "0.9.0+rehearsal"
 
 
+def test_a_rehearsal_engine_of_the_next_format(tmp_path):
+    content = bytearray(folders.rehearsal("0.9.0", rank=1, world_size=2))
+    content[16:20] = struct.pack("<I", 2)
+    found = look(tmp_path, bytes(content))
+    assert found.problem is None
+    assert found.rehearsal == plan.Rehearsal("0.9.0", 1, 2, "float16")
+
+
 def test_every_cut_of_a_rehearsal_engine_is_seen(tmp_path):
     whole = folders.rehearsal()
     for length in range(len(whole)):
@@ -89,7 +97,7 @@ def test_lengths_that_lie_take_no_memory(tmp_path):
     path.write_bytes(magic + struct.pack("<II", 1, 0xFFFFFFF0))
     os.truncate(path, 5 << 30)
     assert plan.look(path).problem
-    assert "format 2" in look(tmp_path, magic + struct.pack("<II", 2, 0)).problem
+    assert "format 3" in look(tmp_path, magic + struct.pack("<II", 3, 0)).problem
 
 
 def test_no_file(tmp_path):

@@ -28,7 +28,7 @@ def _key(place):
 
 def test_key_changes_with_lock_and_sources_and_with_nothing_else(place):
     first = _key(place)
-    source = place.root / "dockerfiles" / "rehearsal" / "src" / "kit_rehearsal" / "gpt2.py"
+    source = place.root / "dockerfiles" / "rehearsal" / "src" / "kit_rehearsal" / "decoder.py"
     source.chmod(0o600)
     assert _key(place) == first
     source.write_text(source.read_text() + "\n# changed\n")

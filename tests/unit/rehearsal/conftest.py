@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +34,11 @@ class ThreadWorld:
         self.aborted = False
         self._barrier = threading.Barrier(size, timeout=60)
         self._parts: list[np.ndarray | None] = [None] * size
+        self._sent: dict[tuple[int, int], queue.SimpleQueue[np.ndarray]] = {
+            (source, to): queue.SimpleQueue() for source in range(size) for to in range(size)
+        }
+        self._groups: dict[tuple[int, ...], ThreadWorld] = {}
+        self._lock = threading.Lock()
 
     def ranks(self) -> list[ThreadRank]:
         return [ThreadRank(self, rank) for rank in range(self.size)]
@@ -43,9 +50,26 @@ class ThreadWorld:
         self._barrier.wait()
         return parts
 
+    def group(self, members: tuple[int, ...]) -> ThreadWorld:
+        with self._lock:
+            return self._groups.setdefault(members, ThreadWorld(len(members)))
+
+    def send(self, source: int, to: int, values: np.ndarray) -> None:
+        self._sent[source, to].put(values.copy())
+
+    def receive(self, source: int, to: int) -> np.ndarray:
+        for _ in range(600):
+            with contextlib.suppress(queue.Empty):
+                return self._sent[source, to].get(timeout=0.1)
+            if self.aborted:
+                break
+        raise threading.BrokenBarrierError
+
     def abort(self) -> None:
         self.aborted = True
         self._barrier.abort()
+        for group in self._groups.values():
+            group.abort()
 
     def run(self, work):
         """`work(rank)` on every rank at once; the results in rank order."""
@@ -60,8 +84,25 @@ class ThreadRank:
     def gather(self, part: np.ndarray) -> list[np.ndarray]:
         return self.world.exchange(self.rank, part)
 
+    def group(self, members) -> ThreadRank:
+        return ThreadRank(self.world.group(tuple(members)), list(members).index(self.rank))
+
+    def send(self, values: np.ndarray, to: int) -> None:
+        self.world.send(self.rank, to, values)
+
+    def receive(self, shape: tuple[int, ...], source: int) -> np.ndarray:
+        values = self.world.receive(source, self.rank)
+        assert values.shape == shape
+        return values
+
     def abort(self) -> None:
         self.world.abort()
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch) -> None:
+    """Scripts leave what nobody named, such as model.cache, in the folder that they work in."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -42,6 +42,20 @@ def mpi(monkeypatch):
             assert part.flags.c_contiguous
             parts[0], parts[1] = 10 * part, part
 
+        def Send(self, values, dest) -> None:
+            assert values.flags.c_contiguous
+            self.sent = (dest, values)
+
+        def Recv(self, values, source) -> None:
+            values[:] = source
+
+        def Get_group(self):
+            return types.SimpleNamespace(Incl=lambda members: members)
+
+        def Create_group(self, members):
+            self.members = members
+            return self
+
         def Abort(self, code) -> None:
             self.aborted = code
 
@@ -69,8 +83,24 @@ def test_several_ranks(name, monkeypatch, mpi) -> None:
     assert (ranks.rank, ranks.size) == (1, 2)
     part = np.arange(6, dtype=np.float32).reshape(2, 3).T
     assert np.array_equal(sum_parts(ranks, part), 11 * part)
+    ranks.send(part, 0)
+    assert mpi.sent[0] == 0
+    assert np.array_equal(mpi.sent[1], part)
+    received = ranks.receive((2, 3), 7)
+    assert (received.dtype, received.tolist()) == (np.float32, [[7.0] * 3] * 2)
+    assert isinstance(ranks.group(range(2)), MpiRanks)
+    assert mpi.members == [0, 1]
     ranks.abort()
     assert mpi.aborted == 1
+
+
+def test_a_single_rank_has_nobody_to_talk_to() -> None:
+    alone = SingleRank()
+    assert alone.group([0]) is alone
+    with pytest.raises(BackendError, match="no rank 1"):
+        alone.send(np.zeros(1, np.float32), 1)
+    with pytest.raises(BackendError, match="no rank 1"):
+        alone.receive((1,), 1)
 
 
 def test_a_script_in_its_release(tmp_path) -> None:
@@ -91,9 +121,9 @@ def test_a_script_in_its_release(tmp_path) -> None:
     done = start("bin/trtllm-build", "--max_seq_len", "8")
     assert done.returncode == 2
     assert "trtllm-build: error: unrecognized arguments: --max_seq_len 8" in done.stderr
-    done = start("examples/gpt/convert_checkpoint.py", "--model_dir", "gpt2", "--pp_size", "2")
+    done = start("bin/trtllm-build", "--weight_sparsity")
     assert done.returncode == 1
-    assert "pipeline parallelism (asked for by --pp_size 2)" in done.stderr
+    assert "sparse weights (asked for by --weight_sparsity)" in done.stderr
     assert "Traceback" not in done.stderr
 
 

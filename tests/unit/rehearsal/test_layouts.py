@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from kit_rehearsal import engine as engines
 from kit_rehearsal import tensors
-from kit_rehearsal.commands import main
+from kit_rehearsal.commands import SCRIPTS, main
 from kit_rehearsal.errors import BackendError
 from kit_rehearsal.huggingface import read_model
 from kit_rehearsal.install import install
 from kit_rehearsal.releases import RELEASES
-from kit_rehearsal.split import rank_weights, split_vocabulary
+from kit_rehearsal.split import Placement, rank_weights, split_vocabulary
 
 from tests.conftest import peer
 
@@ -100,7 +100,8 @@ def test_files_of_0_5_0(pipeline, tmp_path, model) -> None:
         "gpt_float16_tp2_rank1.engine",
     }
     config = json.loads((engine / "config.json").read_text())
-    assert set(config) == {"backend", "builder_config", "plugin_config"}
+    assert set(config) == {"backend", "builder_config", "plugin_config", "rehearsal"}
+    assert config["rehearsal"] == {"not_computed": ["nccl_plugin"], "weights": "checkpoint"}
     assert config["backend"] == "kit-rehearsal 0.1.0+rehearsal"
     builder = config["builder_config"]
     assert (builder["precision"], builder["tensor_parallel"], builder["name"]) == (
@@ -115,16 +116,16 @@ def test_files_of_0_5_0(pipeline, tmp_path, model) -> None:
 def test_ft_cuts(pipeline, tmp_path, model) -> None:
     pipeline("0.5.0", tp=2, dtype="float32")
     folder = tmp_path / "x-ckpt" / "2-gpu"
-    source = read_model(model).weights["h.1.attn.c_attn.weight"]
+    whole = read_model(model).weights
+    source = whole["transformer.layers.1.attention.qkv.weight"].T
     part = np.fromfile(
         folder / "model.layers.1.attention.query_key_value.weight.1.bin", dtype="<f4"
     )
     expected = source.reshape(96, 3, 96)[:, :, 48:]
     assert np.array_equal(part.reshape(96, 3, 48), expected)
     proj = np.fromfile(folder / "model.layers.0.mlp.dense_4h_to_h.weight.0.bin", dtype="<f4")
-    assert np.array_equal(
-        proj.reshape(192, 96), read_model(model).weights["h.0.mlp.c_proj.weight"][:192]
-    )
+    expected = whole["transformer.layers.0.mlp.proj.weight"].T[:192]
+    assert np.array_equal(proj.reshape(192, 96), expected)
 
 
 @pytest.mark.parametrize("release", ["0.9.0", "0.16.0"])
@@ -142,7 +143,7 @@ def test_files_of_unified_releases(release, pipeline, tmp_path) -> None:
 
     assert names(engine) == {"config.json", "rank0.engine", "rank1.engine"}
     config = json.loads((engine / "config.json").read_text())
-    assert list(config) == ["version", "pretrained_config", "build_config"]
+    assert list(config) == ["version", "pretrained_config", "build_config", "rehearsal"]
     assert config["version"] == f"{release}+rehearsal"
     mapping = config["pretrained_config"]["mapping"]
     assert (mapping["world_size"], mapping["tp_size"], mapping["pp_size"]) == (2, 2, 1)
@@ -180,6 +181,9 @@ def test_kernel_options_are_recorded(pipeline) -> None:
     assert plugins["lora_plugin"] is None
     assert build["kv_cache_type"] == "CONTINUOUS"
     assert build["auto_parallel_config"]["cluster_key"] == "L40S"
+    said = json.loads((engine / "config.json").read_text())["rehearsal"]["not_computed"]
+    assert {"gemm_plugin", "gpt_attention_plugin"} <= set(said)
+    assert not {"context_fmha", "remove_input_padding", "lora_plugin", "dtype"} & set(said)
 
 
 def test_bare_plugin_flags_take_the_models_type(pipeline) -> None:
@@ -191,6 +195,10 @@ def test_bare_plugin_flags_take_the_models_type(pipeline) -> None:
     assert plugins["gemm_plugin"] is False
     assert plugins["paged_kv_cache"] is True
     assert plugins["tokens_per_block"] == 64
+    said = json.loads((engine / "config.json").read_text())["rehearsal"]["not_computed"]
+    assert said == sorted(
+        ["gpt_attention_plugin", "paged_kv_cache", "remove_input_padding", "use_inflight_batching"]
+    )
 
 
 def test_0_16_0_deduces_lengths(model, tmp_path) -> None:
@@ -233,7 +241,7 @@ def test_engine_header(pipeline) -> None:
     data = (engine / "rank1.engine").read_bytes()
     assert data[:16] == b"KIT-REHEARSAL\0\0\0"
     version, length = struct.unpack_from("<II", data, 16)
-    assert version == 1
+    assert version == 2
     text = data[24 : 24 + length].decode()
     header = json.loads(text)
     assert text == json.dumps(header, sort_keys=True, separators=(",", ":"))
@@ -242,15 +250,27 @@ def test_engine_header(pipeline) -> None:
         "backend_version": "0.1.0+rehearsal",
         "dtype": "bfloat16",
         "model": {
-            "layer_norm_epsilon": 1e-05,
+            "activation": "gelu_new",
+            "embedding": "whole",
+            "head_size": 24,
+            "hidden_size": 96,
+            "inner_size": 384,
             "n_head": 4,
+            "n_kv_head": 4,
             "n_layer": 3,
             "n_positions": 256,
+            "norm": "layer",
+            "norm_epsilon": 1e-05,
+            "rotary_base": 10000.0,
+            "rotary_dim": 0,
             "vocab_size": 384,
         },
+        "pp_size": 1,
         "rank": 1,
         "release": "0.9.0",
+        "tp_size": 2,
         "version": "0.9.0+rehearsal",
+        "weights": "checkpoint",
         "world_size": 2,
     }
     assert set(tensors.unpack(data[24 + length :], "x")) == tensor_names(3)
@@ -261,8 +281,8 @@ def test_engine_header(pipeline) -> None:
     [
         (b"", "too few"),
         (b"ftrt" + bytes(40), "a TensorRT plan"),
-        (b"KIT-REHEARSAL\0\0\0" + struct.pack("<II", 2, 0), "engine format 2"),
-        (b"KIT-REHEARSAL\0\0\0" + struct.pack("<II", 1, 9) + b"{}", "damaged header"),
+        (b"KIT-REHEARSAL\0\0\0" + struct.pack("<II", 1, 0), "engine format 1"),
+        (b"KIT-REHEARSAL\0\0\0" + struct.pack("<II", 2, 9) + b"{}", "damaged header"),
     ],
 )
 def test_other_files_are_not_engines(data, message, tmp_path) -> None:
@@ -292,7 +312,9 @@ def test_vocabulary_is_padded_with_zeros() -> None:
 
 
 def test_shared_embedding_has_no_head(model) -> None:
-    assert "lm_head.weight" not in rank_weights(read_model(model), 0, 1, share_embedding=True)
+    assert "lm_head.weight" not in rank_weights(
+        read_model(model), Placement(0, 1), share_embedding=True
+    )
 
 
 def test_safetensors_agrees_with_the_library() -> None:
@@ -345,8 +367,10 @@ def test_installed_scripts(tmp_path) -> None:
         ],
     }
     for release, expected in places.items():
-        found = {path for path in written if path.startswith(f"{release}/")}
-        assert found == {f"{release}/{place}" for place in expected}
+        assert {f"{release}/{place}" for place in expected} <= written
+    for release, scripts in SCRIPTS.items():
+        found = {path.split("/", 1)[1] for path in written if path.startswith(f"{release}/")}
+        assert {path.removeprefix("bin/") for path in found} == set(scripts)
     script = tmp_path / "0.9.0" / "bin" / "trtllm-build"
     assert script.stat().st_mode & 0o777 == 0o755
     assert script.read_text().splitlines() == [

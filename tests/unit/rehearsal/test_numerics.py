@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kit_rehearsal.communicator import SingleRank
-from kit_rehearsal.engine import Engine, ModelShape
+from kit_rehearsal.decoder import Decoder
+from kit_rehearsal.engine import Engine, Shape
 from kit_rehearsal.generation import generate
-from kit_rehearsal.gpt2 import Gpt2
 from kit_rehearsal.huggingface import read_model
-from kit_rehearsal.split import rank_weights
+from kit_rehearsal.split import Placement, rank_weights
 from kit_rehearsal.tensors import decode, encode
 
 from tests.conftest import peer
@@ -20,26 +20,17 @@ transformers = peer("transformers")
 PROMPT = list(range(5, 45, 3))
 
 
-def ranked(directory, ranks, **options) -> Gpt2:
-    made = engine(directory, ranks.rank, ranks.size, **options)
-    return Gpt2(made, made.model, ranks)
+def ranked(directory, ranks, **options) -> Decoder:
+    return Decoder(engine(directory, ranks.rank, ranks.size, **options), ranks)
 
 
 def engine(directory, rank=0, size=1, dtype="float32") -> Engine:
     source = read_model(directory)
-    config = source.config
     weights = {
         name: decode(encode(value, dtype), dtype, value.shape)
-        for name, value in rank_weights(source, rank, size).items()
+        for name, value in rank_weights(source, Placement(rank, size)).items()
     }
-    shape = ModelShape(
-        n_head=config["n_head"],
-        n_layer=config["n_layer"],
-        n_positions=config["n_positions"],
-        vocab_size=config["vocab_size"],
-        layer_norm_epsilon=config["layer_norm_epsilon"],
-    )
-    return Engine("0.9.0", rank, size, dtype, shape, weights)
+    return Engine("0.9.0", rank, size, 1, dtype, source.shape, weights)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +106,50 @@ def test_ranks_agree_with_one(size, model, odd, world) -> None:
             assert one.tokens == alone.tokens
             difference = one.context_logits[:, :vocabulary] - alone.context_logits
             assert np.abs(difference).max() <= 1e-4
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_heads_that_are_turned_in_part(share) -> None:
+    """GPT-NeoX without its parallel residual is GPT-Next's kind of positions."""
+    torch.manual_seed(5)
+    config = transformers.GPTNeoXConfig(
+        vocab_size=101, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=96, hidden_act="gelu_new", rotary_pct=share, initializer_range=0.2,
+        rotary_emb_base=5000, max_position_embeddings=64, use_parallel_residual=False,
+    )  # fmt: skip
+    theirs = transformers.GPTNeoXForCausalLM(config).eval()
+    source = {name: value.detach().numpy() for name, value in theirs.state_dict().items()}
+    weights = {
+        "transformer.vocab_embedding.weight": source["gpt_neox.embed_in.weight"],
+        "lm_head.weight": source["embed_out.weight"],
+    }
+    names = {
+        "input_layernorm": "input_layernorm",
+        "post_attention_layernorm": "post_layernorm",
+        "attention.dense": "attention.dense",
+        "attention.query_key_value": "attention.qkv",
+        "mlp.dense_h_to_4h": "mlp.fc",
+        "mlp.dense_4h_to_h": "mlp.proj",
+    }
+    for kind in ("weight", "bias"):
+        weights[f"transformer.ln_f.{kind}"] = source[f"gpt_neox.final_layer_norm.{kind}"]
+        for layer in range(2):
+            for old, new in names.items():
+                value = source[f"gpt_neox.layers.{layer}.{old}.{kind}"]
+                if new == "attention.qkv":  # theirs has the three of a head side by side
+                    parts = np.split(value, 12)
+                    value = np.concatenate([*parts[0::3], *parts[1::3], *parts[2::3]])
+                weights[f"transformer.layers.{layer}.{new}.{kind}"] = value
+    shape = Shape(
+        n_layer=2, n_head=4, n_kv_head=4, head_size=16, hidden_size=64, inner_size=96,
+        vocab_size=101, n_positions=64, norm="layer", norm_epsilon=config.layer_norm_eps,
+        activation="gelu_new", rotary_dim=int(16 * share), rotary_base=5000.0,
+    )  # fmt: skip
+    ours = Decoder(Engine("0.9.0", 0, 1, 1, "float32", shape, weights), SingleRank())
+    with torch.no_grad():
+        expected = theirs(torch.tensor([PROMPT])).logits[0].numpy()
+    found = ours.logits(PROMPT, ours.cache(len(PROMPT)), last_only=False)
+    assert np.abs(found - expected).max() <= 1e-4
 
 
 def test_committed_tokenizer_loads_everywhere(model) -> None:

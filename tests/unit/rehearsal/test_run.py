@@ -9,6 +9,8 @@ import pytest
 from kit_rehearsal.commands import main
 from kit_rehearsal.tokens import Tokenizer
 
+from tests.unit.rehearsal.conftest import MODEL
+
 RELEASES = ["0.5.0", "0.9.0", "0.16.0"]
 
 
@@ -151,3 +153,91 @@ def test_end_token_stops(pipeline, tmp_path, run_arguments) -> None:
     stopped = rows_of(output)[0]
     place = prompt + free[prompt:].index(end)
     assert stopped == free[:place] + [end] * (len(free) - place)
+
+
+@pytest.mark.parametrize("release", ["0.5.0", "0.8.0", "0.16.0", "1.2.1"])
+def test_beams_on_one_rank_and_two(
+    release, pipeline, world, tmp_path, capsys, run_arguments
+) -> None:
+    tables = []
+    for size in (1, 2):
+        build = ["--max_beam_width", "3"]
+        engine = pipeline(release, tp=size, dtype="float32", name=f"tp{size}", build=build)
+        more = ["--input_text", "Alice was", "--max_output_len", "10", "--num_beams", "3"]
+        capsys.readouterr()
+        on_ranks(world(size), release, *run_arguments(release, engine, *more))
+        printed = capsys.readouterr().out.splitlines()
+        assert sum(line.startswith("Output") for line in printed) == 3
+        output = tmp_path / f"{size}.csv"
+        on_ranks(
+            world(size),
+            release,
+            *run_arguments(release, engine, *more, "--output_csv", str(output)),
+        )
+        tables.append(rows_of(output))
+    assert tables[0] == tables[1]
+    assert len({tuple(row) for row in tables[0]}) == 3
+
+
+def test_more_beams_than_the_engine_has(pipeline, capsys, run_arguments) -> None:
+    engine = pipeline("0.16.0", build=["--max_beam_width", "2"])
+    more = ["--max_output_len", "4", "--num_beams", "3"]
+    assert main("0.16.0", *run_arguments("0.16.0", engine, *more)) == 1
+    assert "3 beams: the engine has max_beam_width 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("release", ["0.8.0", "0.16.0"])
+def test_drawn_tokens_on_one_rank_and_two(
+    release, pipeline, world, tmp_path, run_arguments
+) -> None:
+    def tokens(size: int, *more: str) -> list[list[int]]:
+        engine = pipeline(release, tp=size, dtype="float32", name=f"tp{size}")
+        output = tmp_path / "o.csv"
+        asked = ["--input_text", "Alice was", "--max_output_len", "20", *more]
+        arguments = run_arguments(release, engine, *asked, "--output_csv", str(output))
+        on_ranks(world(size), release, *arguments)
+        return rows_of(output)
+
+    drawn = ["--top_k", "20", "--top_p", "0.95", "--temperature", "1.2"]
+    assert tokens(1, *drawn) == tokens(2, *drawn)
+    assert tokens(1, *drawn) != tokens(1)
+    if release == "0.16.0":
+        assert tokens(1, *drawn, "--random_seed", "5") != tokens(1, *drawn)
+
+
+def test_words_that_stop_and_words_that_are_banned(pipeline, tmp_path, run_arguments) -> None:
+    engine = pipeline("0.16.0")
+    tokenizer = Tokenizer(str(MODEL))
+
+    def said(*more: str) -> str:
+        output = tmp_path / "o.csv"
+        asked = ["--input_text", "Alice was", "--max_output_len", "30", *more]
+        arguments = run_arguments("0.16.0", engine, *asked, "--output_csv", str(output))
+        assert main("0.16.0", *arguments) == 0
+        prompt = tokenizer.encode("Alice was", special=True)
+        return tokenizer.decode(rows_of(output)[0][len(prompt) :], special=False)
+
+    free = said()
+    word = free.split()[3]
+    stopped = said("--stop_words", f" {word}")
+    assert stopped == free[: free.index(f" {word}") + len(word) + 1]
+    assert f" {word}" not in said("--bad_words", f" {word}")
+
+
+def test_words_need_one_option_a_prompt(pipeline, capsys, run_arguments) -> None:
+    engine = pipeline("0.16.0")
+    more = ["--input_text", "a", "b", "--max_output_len", "2", "--stop_words", "x"]
+    assert main("0.16.0", *run_arguments("0.16.0", engine, *more)) == 1
+    assert "--stop_words is given 1 times for 2 prompts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--temperature", "--top_k", "--length_penalty"])
+def test_values_that_are_no_choice(flag, pipeline, capsys, run_arguments) -> None:
+    engine = pipeline("0.16.0")
+    value = "-1" if flag == "--top_k" else "0"
+    done = main("0.16.0", *run_arguments("0.16.0", engine, "--max_output_len", "2", flag, value))
+    if flag == "--length_penalty":  # no length is favoured
+        assert done == 0
+    else:
+        assert done == 1
+        assert f"{flag} " in capsys.readouterr().err

@@ -1,141 +1,135 @@
-"""Engines: a checkpoint of a release into one engine per rank and config.json."""
+"""Engines: trtllm-build, and what it shares with the families' own build.py."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import BACKEND, VERSION, engine_config, ft_layout, unified_layout
-from .engine import Engine, LlamaShape, ModelShape
+from . import BACKEND, VERSION, dummy, engine_config, scheme, unified_layout
+from .decoder import ACTIVATIONS
+from .engine import Engine
 from .errors import BackendError, CheckFailedError, NotComputedError
 from .files import write_json, write_text
 from .log import info, warning
 from .releases import Span
-from .split import check_split
+from .split import HEAD, check_split, placements, rank_weights, shares_embedding
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from .engine import Shape
+    from .kv_cache import KvType
+    from .split import Placement
+    from .tensors import Array
 
 TIMING_CACHE = f"no timing cache: built by {BACKEND} {VERSION}, which times nothing\n"
-_BARE_PLUGINS = (
-    "use_gpt_attention_plugin",
-    "use_gemm_plugin",
-    "use_layernorm_plugin",
-    "use_lookup_plugin",
-)
-_TOKENS_FROM_BUILD_PY = Span("0.8.0")
 _SEQUENCE_LENGTH = Span("0.11.0")
 _KV_CACHE_TYPE = Span("0.13.0")
 
 
-def complete_ft(args: argparse.Namespace) -> None:
-    """What examples/gpt/build.py fills in before its later checks."""
-    if args.model_dir is None:
-        raise NotComputedError("engines without a checkpoint", "no --model_dir")
-    args.dtype = ft_layout.read_config(Path(args.model_dir)).dtype
-    for name in _BARE_PLUGINS:
-        if getattr(args, name, False) is None:  # the bare flag: the model's type
-            setattr(args, name, args.dtype)
-    if args.use_inflight_batching:
-        args.use_gpt_attention_plugin = args.use_gpt_attention_plugin or "float16"
-        args.remove_input_padding = True
-        args.paged_kv_cache = True
-    if getattr(args, "use_lora_plugin", False) is not False:
-        raise NotComputedError("LoRA", "--use_lora_plugin")
-    args.parallel_build = False  # needs as many GPUs as ranks
+def engine_name(name: str, dtype: str, place: Placement) -> str:
+    """The name that a family's build.py gives a rank's engine."""
+    pipeline = f"_pp{place.pp_size}" if place.pp_size > 1 else ""
+    return f"{name}_{dtype}_tp{place.tp_size}{pipeline}_rank{place.rank}.engine"
 
 
-def build_ft(release: str, args: argparse.Namespace) -> None:
-    """examples/gpt/build.py of 0.5.0 to 0.8.0: all ranks, one after the other."""
-    source, output = Path(args.model_dir), Path(args.output_dir)
-    model = ft_layout.read_config(source)
-    if model.hidden_act != "gelu_new":
-        raise NotComputedError(f"activation {model.hidden_act}", str(source))
-    if args.use_parallel_embedding and args.world_size > 1:
-        raise NotComputedError("embeddings cut over several ranks", "--use_parallel_embedding")
-    check_split(model.n_head, model.inter_size, args.world_size)
-    if _TOKENS_FROM_BUILD_PY.holds(release):
-        _deduce_packed_tokens(args)
-    _announce(release, args.world_size)
-    shape = ModelShape(
-        n_head=model.n_head,
-        n_layer=model.n_layer,
-        n_positions=model.n_positions,
-        vocab_size=model.vocab_size,
-        layer_norm_epsilon=model.layer_norm_epsilon,
-    )
-    share = args.use_embedding_sharing and args.world_size == 1
-    for rank in range(args.world_size):
-        weights = ft_layout.read_rank(source, model, rank, args.world_size, share_embedding=share)
-        made = Engine(release, rank, args.world_size, model.dtype, shape, weights)
-        made.write(output / engine_name(model.dtype, args.world_size, rank))
-        info(f"rank {rank}: engine written to {output}")
-    config = engine_config.of_build_py(release, args, model)
-    write_json(output / "config.json", config, indent=2, sort_keys=True)
-    write_text(output / "model.cache", TIMING_CACHE)
+def write_engines(
+    release: str,
+    paths: Mapping[Placement, Path],
+    dtype: str,
+    shape: Shape,
+    weights_of: Callable[[Placement], dict[str, Array]],
+    origin: str = "checkpoint",
+    kv_cache: KvType | None = None,
+) -> None:
+    """The engines of all ranks, one after the other."""
+    if shape.activation not in ACTIVATIONS:
+        raise NotComputedError(f"activation {shape.activation}", "the model")
+    for place, path in paths.items():
+        weights = weights_of(place)
+        if place.is_last and "transformer.ln_f.weight" not in weights:
+            raise BackendError(f"rank {place.rank} has no transformer.ln_f.weight")
+        sizes = (place.tp_size, place.pp_size)
+        made = Engine(release, place.rank, *sizes, dtype, shape, weights, origin, kv_cache)
+        made.write(path)
+        info(f"rank {place.rank}: engine written to {path.parent}")
 
 
-def engine_name(dtype: str, world_size: int, rank: int) -> str:
-    """The name that build.py gives a rank's engine."""
-    return f"gpt_{dtype}_tp{world_size}_rank{rank}.engine"
+def build_unified(release: str, args: argparse.Namespace, only_rank: int | None = None) -> None:
+    """trtllm-build of 0.8.0 and later; of --model_config alone an engine of its dimensions.
 
-
-def build_unified(release: str, args: argparse.Namespace) -> None:
-    """trtllm-build of 0.9.0 and later."""
-    if args.checkpoint_dir is None:
-        raise CheckFailedError("trtllm-build needs --checkpoint_dir")
-    source, output = Path(args.checkpoint_dir), Path(args.output_dir)
-    checkpoint = unified_layout.read_config(source)
+    `only_rank` leaves the others out, as the Python API does, whose ranks build their own; the
+    first one writes config.json.
+    """
+    checkpoint, output = unified_layout.read_config(_config_path(args)), Path(args.output_dir)
     mapping = checkpoint["mapping"]
-    if mapping.get("pp_size", 1) != 1:
-        raise NotComputedError("pipeline parallelism", str(source / "config.json"))
     if args.gather_all_token_logits:
         args.gather_context_logits = args.gather_generation_logits = True
     _deduce_tokens(release, args, checkpoint["max_position_embeddings"])
-    _announce(release, mapping["world_size"])
-    if args.input_timing_cache is not None and not Path(args.input_timing_cache).is_file():
-        warning(f"--input_timing_cache {args.input_timing_cache}: no such file, ignored")
-    shape = _shape(checkpoint)
-    for rank in range(mapping["world_size"]):
-        weights = unified_layout.read_rank(source, rank)
-        if "transformer.ln_f.weight" not in weights:
-            raise BackendError(f"{source}: rank {rank} has no transformer.ln_f.weight")
-        made = Engine(release, rank, mapping["world_size"], checkpoint["dtype"], shape, weights)
-        made.write(output / f"rank{rank}.engine")
-        info(f"rank {rank}: engine written to {output}")
-    config = engine_config.of_trtllm_build(release, args, checkpoint)
+    announce(release, mapping["world_size"])
+    known_timings = getattr(args, "input_timing_cache", None)
+    if known_timings is not None and not Path(known_timings).is_file():
+        warning(f"--input_timing_cache {known_timings}: no such file, ignored")
+    shape = unified_layout.shape_of(checkpoint)
+    if getattr(args, "weight_only_precision", None) is not None:
+        scheme.set_weights(checkpoint["quantization"], args.weight_only_precision)
+    plan = scheme.of_record(checkpoint["quantization"])
+    ranks = placements(mapping["tp_size"], mapping.get("pp_size", 1))
+    check_split(shape, ranks[0].tp_size, ranks[0].pp_size)
+    weights_of, origin = _weights(args, checkpoint, shape)
+    write_engines(
+        release,
+        {
+            place: output / f"rank{place.rank}.engine"
+            for place in ranks
+            if only_rank in {None, place.rank}
+        },
+        checkpoint["dtype"],
+        shape,
+        lambda place: scheme.finished(weights_of(place), plan, checkpoint["dtype"]),
+        origin,
+        plan.kv_cache,
+    )
+    if only_rank not in {None, 0}:
+        return
+    config = engine_config.of_trtllm_build(release, args, checkpoint, origin)
     write_json(output / "config.json", config, indent=4)
-    if args.output_timing_cache:
-        write_text(Path(args.output_timing_cache), TIMING_CACHE)
+    # inferred for 0.8.0, whose option names the cache that is read.
+    timing_cache = getattr(args, "output_timing_cache", output / "model.cache")
+    if timing_cache:
+        write_text(Path(timing_cache), TIMING_CACHE)
 
 
-def _shape(checkpoint: Mapping[str, Any]) -> ModelShape | LlamaShape:
-    sizes = {
-        "n_head": checkpoint["num_attention_heads"],
-        "n_layer": checkpoint["num_hidden_layers"],
-        "n_positions": checkpoint["max_position_embeddings"],
-        "vocab_size": checkpoint["vocab_size"],
-    }
-    epsilon = checkpoint["norm_epsilon"]
-    if checkpoint["architecture"] in unified_layout.GPT:
-        return ModelShape(**sizes, layer_norm_epsilon=epsilon)
-    return LlamaShape(
-        **sizes,
-        n_kv_head=checkpoint["num_key_value_heads"],
-        head_size=checkpoint["head_size"],
-        rms_norm_epsilon=epsilon,
-        rotary_base=checkpoint["rotary_base"],
+def _config_path(args: argparse.Namespace) -> Path:
+    if args.checkpoint_dir is not None:
+        return Path(args.checkpoint_dir) / "config.json"
+    if args.model_config is not None:
+        return Path(args.model_config)
+    raise CheckFailedError(
+        "trtllm-build needs --checkpoint_dir, or --model_config for dummy weights"
     )
 
 
-def _deduce_packed_tokens(args: argparse.Namespace) -> None:
-    """0.8.0 on: one kind of logits or both, and the tokens that packed input may have."""
-    if args.gather_all_token_logits:
-        args.gather_context_logits = args.gather_generation_logits = True
-    if args.remove_input_padding:
-        most = args.max_input_len * args.max_batch_size
-        args.max_num_tokens = min(args.max_num_tokens or most, most)
+def _weights(
+    args: argparse.Namespace, checkpoint: Mapping[str, Any], shape: Shape
+) -> tuple[Callable[[Placement], dict[str, Array]], str]:
+    """Where a rank's weights come from, and the engine's word for it."""
+    if args.checkpoint_dir is not None:
+        source = Path(args.checkpoint_dir)
+        return (lambda place: unified_layout.read_rank(source, place.rank)), "checkpoint"
+    algorithm = checkpoint["quantization"].get("quant_algo")
+    if algorithm not in {None, *scheme.WEIGHT_ONLY}:
+        raise NotComputedError(f"dummy weights of {algorithm}", "--model_config")
+    bias = shape.norm == "layer" and checkpoint.get("bias", True)
+    network = dummy.network(shape, bias=bias)
+    warning(f"no --checkpoint_dir: an engine of random weights ({dummy.origin(0)})")
+    share = checkpoint.get("share_embedding_table", False)
+    if share:
+        del network.weights[HEAD]
+    share = share and shares_embedding(shape.embedding, checkpoint["mapping"]["tp_size"])
+    return partial(rank_weights, network, share_embedding=share), dummy.origin(0)
 
 
 def _deduce_tokens(release: str, args: argparse.Namespace, n_positions: int) -> None:
@@ -153,7 +147,7 @@ def _deduce_tokens(release: str, args: argparse.Namespace, n_positions: int) -> 
         warning(f"sequences of {longest} tokens: the model has {n_positions} positions")
     if args.max_num_tokens is None or args.max_num_tokens > most:
         args.max_num_tokens = most
-    if args.opt_num_tokens is None:
+    if getattr(args, "opt_num_tokens", None) is None:
         args.opt_num_tokens = min(args.max_batch_size * args.max_beam_width, args.max_num_tokens)
 
 
@@ -181,6 +175,7 @@ def _kv_cache_type(args: argparse.Namespace) -> str:
     return "CONTINUOUS" if args.gpt_attention_plugin == "disable" else "PAGED"
 
 
-def _announce(release: str, world_size: int) -> None:
+def announce(release: str, world_size: int) -> None:
+    """Say what builds, before it does."""
     info(f"{BACKEND} {VERSION}: reference backend in NumPy, not TensorRT")
     info(f"answering as release {release}; engines for {world_size} ranks, one after the other")

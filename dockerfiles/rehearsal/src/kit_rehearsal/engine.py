@@ -3,22 +3,24 @@ r"""The engine file of the reference backend. It is not a TensorRT plan and cann
 | bytes | meaning |
 | --- | --- |
 | 0-15 | the magic `KIT-REHEARSAL\0\0\0` (a plan begins with `ftrt`) |
-| 16-19 | format version, uint32 little-endian: 1 |
+| 16-19 | format version, uint32 little-endian: 2 |
 | 20-23 | length of the header, uint32 little-endian |
-| then | the header: JSON with sorted keys `backend`, `backend_version`, `dtype`, `model`, `rank`, `release`, `version`, `world_size` |
-| then | a safetensors blob: the rank's weights under TensorRT-LLM's tensor names, matrices [out, in] |
+| then | the header: JSON with sorted keys `backend`, `backend_version`, `dtype`, `model`, `pp_size`, `rank`, `release`, `tp_size`, `version`, `weights`, `world_size`, and `kv_cache` (`int8` or `fp8`) where the cache is quantized |
+| then | a safetensors blob: the rank's weights under TensorRT-LLM's tensor names, matrices [out, in], layers counted from the first of the rank's stage |
 
-`version` is the release with the label `+rehearsal`; `model` holds what the computation needs and
-the weights do not say (heads, vocabulary, positions …; other keys for GPT-2 than for LLaMA), so
-that an engine can be run without guessing from config.json. There is no time, host or path in it.
+`version` is the release with the label `+rehearsal`; `model` is the `Shape`: what the computation
+needs and the weights do not say, so that an engine can be run without guessing from config.json.
+`weights` says where they are from: `checkpoint`, or `dummy` for random ones. Quantized weights say
+themselves what they are (`linears.py`). There is no time, host or path in it. Format 1 was that of
+0.1.0's first engines, whose `model` differed by family.
 """  # noqa: E501  a table's row is one line
 
 from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import BACKEND, VERSION
 from .errors import BackendError
@@ -28,61 +30,80 @@ from .tensors import pack, unpack
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .kv_cache import KvType
     from .tensors import Array
 
 MAGIC = b"KIT-REHEARSAL\0\0\0"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _FIXED = struct.Struct("<16sII")
 
+Norm = Literal["layer", "rms"]
+EmbeddingCut = Literal["whole", "vocabulary", "hidden"]
+
 
 @dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What the weights' shapes do not say of a GPT-2."""
+class Shape:
+    """What the weights do not say of a decoder.
 
-    n_head: int
+    Attributes:
+        n_layer: of all pipeline stages together.
+        n_head: of all ranks together, as are n_kv_head and inner_size.
+        inner_size: width of the MLP after the activation.
+        activation: TensorRT-LLM's `hidden_act`; a gate of its own comes as the tensor `mlp.gate`.
+        rotary_dim: leading entries of a head that are turned; 0 for learned positions.
+        embedding: how the input embedding is cut over the tensor parallel ranks.
+    """
+
     n_layer: int
-    n_positions: int
-    vocab_size: int
-    layer_norm_epsilon: float
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaShape:
-    """What the weights' shapes do not say of a LLaMA."""
-
     n_head: int
     n_kv_head: int
-    n_layer: int
-    n_positions: int
-    vocab_size: int
     head_size: int
-    rms_norm_epsilon: float
-    rotary_base: float
+    hidden_size: int
+    inner_size: int
+    vocab_size: int
+    n_positions: int
+    norm: Norm
+    norm_epsilon: float
+    activation: str
+    rotary_dim: int = 0
+    rotary_base: float = 10000.0
+    embedding: EmbeddingCut = "whole"
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One rank's engine."""
+    """One rank's engine; rank = pp_rank * tp_size + tp_rank."""
 
     release: str
     rank: int
-    world_size: int
+    tp_size: int
+    pp_size: int
     dtype: str
-    model: ModelShape | LlamaShape
+    model: Shape
     weights: dict[str, Array]
+    origin: str = "checkpoint"
+    kv_cache: KvType | None = None
+
+    @property
+    def world_size(self) -> int:
+        """All ranks."""
+        return self.tp_size * self.pp_size
 
     def header(self) -> dict[str, Any]:
         """The JSON header."""
-        shape = self.model
         return {
             "backend": BACKEND,
             "backend_version": VERSION,
             "dtype": self.dtype,
-            "model": {name: getattr(shape, name) for name in type(shape).__slots__},
+            "model": asdict(self.model),
+            "pp_size": self.pp_size,
             "rank": self.rank,
             "release": self.release,
+            "tp_size": self.tp_size,
             "version": f"{self.release}+rehearsal",
+            "weights": self.origin,
             "world_size": self.world_size,
+            **({"kv_cache": self.kv_cache} if self.kv_cache else {}),
         }
 
     def write(self, path: Path) -> None:
@@ -105,20 +126,21 @@ def read(path: Path) -> Engine:
         kind = "a TensorRT plan" if data[:4] == b"ftrt" else "something else"
         raise BackendError(f"{path}: expected an engine of {BACKEND}, found {kind}")
     if version != FORMAT_VERSION:
-        raise BackendError(f"{path}: engine format {version}, expected {FORMAT_VERSION}")
+        raise BackendError(
+            f"{path}: engine format {version}, expected {FORMAT_VERSION}; build it again"
+        )
     try:
         header = json.loads(data[_FIXED.size : _FIXED.size + length])
         return Engine(
             release=header["release"],
             rank=header["rank"],
-            world_size=header["world_size"],
+            tp_size=header["tp_size"],
+            pp_size=header["pp_size"],
             dtype=header["dtype"],
-            model=_shape(header["model"]),
+            model=Shape(**header["model"]),
             weights=unpack(data[_FIXED.size + length :], str(path)),
+            origin=header["weights"],
+            kv_cache=header.get("kv_cache"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BackendError(f"{path}: damaged header: {error}") from error
-
-
-def _shape(model: dict[str, Any]) -> ModelShape | LlamaShape:
-    return LlamaShape(**model) if "n_kv_head" in model else ModelShape(**model)

@@ -1,8 +1,7 @@
-"""LLaMA in Hugging Face's format, and how it is cut for tensor parallelism.
+"""LLaMA in Hugging Face's format.
 
 A TensorRT-LLM checkpoint calls `gate_proj` mlp.fc and `up_proj` mlp.gate (its models/llama/convert
-of every release). q, k and v are one matrix, cut by heads; where there are fewer key-value heads
-than ranks, ranks keep copies of one.
+of every release); q, k and v are one matrix.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .engine import Shape
 from .errors import BackendError, NotComputedError
 from .files import read_json
-from .huggingface import HuggingFaceModel, check_shapes, read_weights
-from .split import check_split, split_vocabulary
+from .huggingface import check_shapes, read_weights
+from .split import Network
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from .tensors import Array
 
 # What Hugging Face's LlamaConfig means by an absent key.
 DEFAULTS: dict[str, Any] = {
@@ -37,6 +35,15 @@ DEFAULTS: dict[str, Any] = {
     "rope_theta": 10000.0,
     "tie_word_embeddings": False,
     "vocab_size": 32000,
+}
+
+_NAMES = {
+    "input_layernorm": "input_layernorm",
+    "post_attention_layernorm": "post_layernorm",
+    "self_attn.o_proj": "attention.dense",
+    "mlp.gate_proj": "mlp.fc",
+    "mlp.up_proj": "mlp.gate",
+    "mlp.down_proj": "mlp.proj",
 }
 
 
@@ -68,33 +75,44 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def read_model(directory: Path) -> HuggingFaceModel:
-    """Configuration and weights; names are without the leading `model.`."""
+def read_model(directory: Path) -> Network:
+    """The whole model."""
     config = read_config(directory)
-    weights = {name.removeprefix("model."): v for name, v in read_weights(directory).items()}
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    kv = config["num_key_value_heads"] * head_size(config)
-    expected: dict[str, tuple[int, ...]] = {
-        "embed_tokens.weight": (config["vocab_size"], hidden),
-        "norm.weight": (hidden,),
+    source = {name.removeprefix("model."): v for name, v in read_weights(directory).items()}
+    shape = shape_of(config)
+    check_shapes(_shapes(shape, tied=config["tie_word_embeddings"]), source, directory)
+    weights = {
+        "transformer.vocab_embedding.weight": source["embed_tokens.weight"],
+        "transformer.ln_f.weight": source["norm.weight"],
     }
     if not config["tie_word_embeddings"]:
-        expected["lm_head.weight"] = (config["vocab_size"], hidden)
-    for layer in range(config["num_hidden_layers"]):
-        shapes = {
-            "input_layernorm.weight": (hidden,),
-            "self_attn.q_proj.weight": (hidden, hidden),
-            "self_attn.k_proj.weight": (kv, hidden),
-            "self_attn.v_proj.weight": (kv, hidden),
-            "self_attn.o_proj.weight": (hidden, hidden),
-            "post_attention_layernorm.weight": (hidden,),
-            "mlp.gate_proj.weight": (inner, hidden),
-            "mlp.up_proj.weight": (inner, hidden),
-            "mlp.down_proj.weight": (hidden, inner),
-        }
-        expected.update({f"layers.{layer}.{name}": shape for name, shape in shapes.items()})
-    check_shapes(expected, weights, directory)
-    return HuggingFaceModel(config, weights)
+        weights["lm_head.weight"] = source["lm_head.weight"]
+    for layer in range(shape.n_layer):
+        old, new = f"layers.{layer}.", f"transformer.layers.{layer}."
+        for theirs, ours in _NAMES.items():
+            weights[f"{new}{ours}.weight"] = source[f"{old}{theirs}.weight"]
+        attention = [source[f"{old}self_attn.{one}_proj.weight"] for one in "qkv"]
+        weights[f"{new}attention.qkv.weight"] = np.concatenate(attention)
+    return Network(shape, weights, config)
+
+
+def shape_of(config: dict[str, Any]) -> Shape:
+    """What a configuration of the family says of the network."""
+    return Shape(
+        n_layer=config["num_hidden_layers"],
+        n_head=config["num_attention_heads"],
+        n_kv_head=config["num_key_value_heads"],
+        head_size=head_size(config),
+        hidden_size=config["hidden_size"],
+        inner_size=config["intermediate_size"],
+        vocab_size=config["vocab_size"],
+        n_positions=config["max_position_embeddings"],
+        norm="rms",
+        norm_epsilon=config["rms_norm_eps"],
+        activation=config["hidden_act"],
+        rotary_dim=head_size(config),
+        rotary_base=config["rope_theta"],
+    )
 
 
 def head_size(config: dict[str, Any]) -> int:
@@ -102,49 +120,27 @@ def head_size(config: dict[str, Any]) -> int:
     return int(config["hidden_size"] // config["num_attention_heads"])
 
 
-def check_ranks(config: dict[str, Any], tp_size: int) -> None:
-    """BackendError when heads or MLP cannot be shared evenly by the ranks."""
-    check_split(config["num_attention_heads"], config["intermediate_size"], tp_size)
-    heads = config["num_key_value_heads"]
-    if heads % tp_size and tp_size % heads:
-        raise BackendError(f"{heads} key-value heads cannot be shared evenly by {tp_size} ranks")
-
-
-def rank_weights(
-    model: HuggingFaceModel, rank: int, tp_size: int, *, share_embedding: bool = False
-) -> dict[str, Array]:
-    """The tensors of one rank's checkpoint."""
-    source, config = model.weights, model.config
-    embedding = source["embed_tokens.weight"]
-    weights: dict[str, Array] = {
-        "transformer.vocab_embedding.weight": embedding,
-        "transformer.ln_f.weight": source["norm.weight"],
+def _shapes(shape: Shape, *, tied: bool) -> dict[str, tuple[int, ...]]:
+    hidden, inner = shape.hidden_size, shape.inner_size
+    kv = shape.n_kv_head * shape.head_size
+    table = (shape.vocab_size, hidden)
+    expected: dict[str, tuple[int, ...]] = {
+        "embed_tokens.weight": table,
+        "norm.weight": (hidden,),
+        **({} if tied else {"lm_head.weight": table}),
     }
-    if not share_embedding:
-        head = embedding if config["tie_word_embeddings"] else source["lm_head.weight"]
-        weights["lm_head.weight"] = split_vocabulary(head, rank, tp_size)
-    for layer in range(config["num_hidden_layers"]):
-        old, new = f"layers.{layer}.", f"transformer.layers.{layer}."
-        attention = old + "self_attn."
-        keys, values = (
-            _key_value_part(source[f"{attention}{name}_proj.weight"], config, rank, tp_size)
-            for name in "kv"
-        )
-        queries = np.split(source[attention + "q_proj.weight"], tp_size)[rank]
-        weights[new + "attention.qkv.weight"] = np.concatenate([queries, keys, values])
-        dense = np.split(source[attention + "o_proj.weight"], tp_size, axis=1)[rank]
-        weights[new + "attention.dense.weight"] = dense
-        weights[new + "input_layernorm.weight"] = source[old + "input_layernorm.weight"]
-        post = source[old + "post_attention_layernorm.weight"]
-        weights[new + "post_layernorm.weight"] = post
-        for theirs, ours, axis in (("gate", "fc", 0), ("up", "gate", 0), ("down", "proj", 1)):
-            whole = source[f"{old}mlp.{theirs}_proj.weight"]
-            weights[f"{new}mlp.{ours}.weight"] = np.split(whole, tp_size, axis=axis)[rank]
-    return weights
-
-
-def _key_value_part(matrix: Array, config: dict[str, Any], rank: int, tp_size: int) -> Array:
-    heads = config["num_key_value_heads"]
-    parts = min(heads, tp_size)
-    part: Array = np.split(matrix, parts)[rank * parts // tp_size]
-    return part
+    matrices = {
+        "self_attn.q_proj": (hidden, hidden),
+        "self_attn.k_proj": (kv, hidden),
+        "self_attn.v_proj": (kv, hidden),
+        "self_attn.o_proj": (hidden, hidden),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+        "input_layernorm": (hidden,),
+        "post_attention_layernorm": (hidden,),
+    }
+    for layer in range(shape.n_layer):
+        for name, size in matrices.items():
+            expected[f"layers.{layer}.{name}.weight"] = size
+    return expected

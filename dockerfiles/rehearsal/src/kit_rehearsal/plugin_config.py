@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import scheme
 from .releases import Field, Span, record
 from .unified_layout import LLAMA
 
@@ -111,23 +112,28 @@ _KV_CACHE_TYPE = Span("0.13.0")
 _REDUCE_FUSION_OF_GPT = Span("0.11.0", "0.13.0")
 
 
-def of_build_py(release: str, args: argparse.Namespace, dtype: str) -> dict[str, Any]:
-    """What examples/gpt/build.py records; its last release, 0.8.0, in trtllm-build's names."""
+def of_build_py(release: str, args: argparse.Namespace, dtype: str, name: str) -> dict[str, Any]:
+    """What the families' build.py record; their last release, 0.8.0, in trtllm-build's names."""
     several = args.world_size > 1
     fmha = args.enable_context_fmha or args.enable_context_fmha_fp32_acc
     given = {
         "gemm_plugin": args.use_gemm_plugin,
         "gpt_attention_plugin": args.use_gpt_attention_plugin,
         "layernorm_plugin": getattr(args, "use_layernorm_plugin", False),
-        "lookup_plugin": args.use_lookup_plugin and dtype,
+        "lookup_plugin": getattr(args, "use_lookup_plugin", False) and dtype,
         "multi_block_mode": getattr(args, "multi_block_mode", False),
         "nccl_plugin": several and dtype,
         "paged_kv_cache": args.paged_kv_cache,
         "remove_input_padding": args.remove_input_padding,
+        "rmsnorm_plugin": getattr(args, "use_rmsnorm_plugin", False),
         "use_custom_all_reduce": args.use_custom_all_reduce and several,
         "use_paged_context_fmha": getattr(args, "use_paged_context_fmha", False),
         "use_context_fmha_for_generation": getattr(args, "use_context_fmha_for_generation", False),
     }
+    plan = scheme.of_build(args)
+    given |= scheme.plugins(plan, "float16" if plan.algorithm in scheme.WEIGHT_ONLY else dtype)
+    other = "rmsnorm" if name == "gpt" else "layernorm"  # the family has one kind of norm
+    given.pop(f"{other}_quantization_plugin", None)
     if args.paged_kv_cache:
         given["tokens_per_block"] = args.tokens_per_block
     if not _CLASS.holds(release):
@@ -143,6 +149,11 @@ def of_build_py(release: str, args: argparse.Namespace, dtype: str) -> dict[str,
     }
     plugins = {name: value or None for name, value in given.items() if name.endswith("_plugin")}
     return record(_FIELDS, release, {**off, **given, **plugins})
+
+
+def defaults(release: str) -> dict[str, Any]:
+    """What the class of a release has before anything is said."""
+    return record(_FIELDS, release, {})
 
 
 def of_trtllm_build(
@@ -165,8 +176,23 @@ def of_trtllm_build(
     if _KV_CACHE_TYPE.holds(release):
         made["paged_kv_cache"] = args.kv_cache_type == "PAGED"
         made["paged_state"] = False  # for models with a recurrent state only
+    plan = scheme.of_record(checkpoint["quantization"])
+    if not (plan.is_plugin and made.get("smooth_quant_plugins") is False):
+        chosen = scheme.plugins(plan, checkpoint["dtype"])
+        if checkpoint.get("disable_weight_only_quant_plugin"):
+            chosen = {}
+        made.update({name: value for name, value in chosen.items() if name in made})
     has_it = checkpoint["architecture"] in LLAMA or _REDUCE_FUSION_OF_GPT.holds(release)
     if not (several and has_it):
         # Turned off for one rank and, from 0.13.0 on, for all but LLaMA; what needs it, too.
         made.update({name: False for name in ("reduce_fusion", "user_buffer") if name in made})
     return made
+
+
+def kernels(plugins: Mapping[str, Any]) -> list[str]:
+    """What is on and no number depends on here: all but quantization, which is computed."""
+    return [
+        name
+        for name, value in plugins.items()
+        if value and name not in {"dtype", "tokens_per_block"} and "quant" not in name
+    ]

@@ -14,21 +14,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-CONVERT = {
-    "smoothquant": "SmoothQuant",
-    "calibrate_kv_cache": "INT8 KV caches",
-    "int8_kv_cache": "INT8 KV caches",
-    "use_weight_only": "weight-only quantization",
-    "nemo_ckpt_path": "NeMo checkpoints",
-    "pp_size": "pipeline parallelism",
-    "model": "GPT variants other than gpt2",
-}
+CONVERT = {}
 CONVERT_LLAMA = {
-    "smoothquant": "SmoothQuant",
-    "int8_kv_cache": "INT8 KV caches",
-    "fp8_kv_cache": "FP8 KV caches",
-    "use_weight_only": "weight-only quantization",
-    "weight_only_precision": "weight-only quantization",
+    "enable_fp8": "FP8",
     "use_fp8": "FP8",
     "use_fp8_rowwise": "FP8",
     "use_meta_fp8_rowwise_recipe": "FP8",
@@ -41,29 +29,20 @@ CONVERT_LLAMA = {
     "moe_num_experts": "mixtures of experts",
     "moe_tp_size": "mixtures of experts",
     "moe_ep_size": "mixtures of experts",
-    "pp_size": "pipeline parallelism",
     "cp_size": "context parallelism",
-    "save_config_only": "checkpoints without weights",
     "remove_duplicated_kv_heads": "key-value heads without copies",
+    "rotary_scaling": "scaled rotary embeddings",
+    "enable_pos_shift": "StreamingLLM",
+    "hf_lora_dir": "LoRA",
 }
 BUILD = {
-    "use_smooth_quant": "SmoothQuant",
-    "use_weight_only": "weight-only quantization",
-    "weight_only_precision": "weight-only quantization",
-    "int8_kv_cache": "INT8 KV caches",
-    "fp8_kv_cache": "FP8 KV caches",
-    "enable_fp8": "FP8",
-    "multi_query_mode": "multi-query attention",
-    "max_prompt_embedding_table_size": "prompt tuning",
-    "model_config": "engines without a checkpoint",
     "build_config": "builds from a build_config file",
     "model_cls_file": "models of the user's own class",
     "lora_dir": "LoRA",
     "lora_plugin": "LoRA",
     "dora_plugin": "LoRA",
     "moe_num_experts": "mixtures of experts",
-    "rotary_pct": "rotary embeddings of GPT",
-    "rotary_scaling": "rotary embeddings of GPT",
+    "rotary_scaling": "scaled rotary embeddings",
     "auto_parallel": "automatic parallelism",
     "weight_sparsity": "sparse weights",
     "strip_plan": "engines without weights",
@@ -80,34 +59,39 @@ BUILD = {
     "fuse_fp4_quant": "FP4",
     "streamingllm": "StreamingLLM",
 }
+BUILD_LLAMA = {
+    **BUILD,
+    "meta_ckpt_dir": "Meta's own checkpoints",
+    "quant_ckpt_path": "quantized checkpoints",
+    "hf_lora_dir": "LoRA",
+    "visualize": "drawings of the network",
+}
+QUANTIZE = {
+    "autoq_format": "searches for a quantization",
+    "auto_quantize_bits": "searches for a quantization",
+    "weight_compression": "searches for a quantization",
+    "medusa_model_dir": "speculative decoding",
+    "quant_medusa_head": "speculative decoding",
+    "cp_size": "context parallelism",
+    "quantize_lm_head": "quantized output embeddings",
+}
 RUN = {
-    "num_beams": "beam search",
     "num_return_sequences": "several sequences per prompt",
-    "temperature": "sampling",
-    "top_k": "sampling",
     "repetition_penalty": "penalties",
     "presence_penalty": "penalties",
     "frequency_penalty": "penalties",
     "beam_search_diversity_rate": "beam search",
-    "stop_words": "stop words",
-    "bad_words": "bad words",
     "no_repeat_ngram_size": "n-gram blocking",
     "sink_token_length": "StreamingLLM",
     "max_attention_window_size": "attention windows",
     "max_kv_cache_len": "attention windows",
     "streaming": "streaming",
     "run_profiling": "profiles",
-    "prompt_table": "prompt tuning",
-    "prompt_table_path": "prompt tuning",
-    "tasks": "prompt tuning",
-    "prompt_tasks": "prompt tuning",
-    "num_prepend_vtokens": "prompt tuning",
     "input_token_extra_ids": "prompt tuning",
     "input_token_extra_ids_file": "prompt tuning",
     "multimodal_input_file": "multimodal input",
     "lora_dir": "LoRA",
     "lora_task_uids": "LoRA",
-    "vocab_file": "SentencePiece tokenizers",
     "draft_engine_dir": "speculative decoding",
     "draft_target_model_config": "speculative decoding",
     "prompt_lookup_config": "speculative decoding",
@@ -117,17 +101,25 @@ RUN = {
     "lookahead_config": "speculative decoding",
     "return_all_generated_tokens": "streaming",
 }
+SUMMARIZE = {
+    **RUN,
+    "eval_task": "other tasks than summaries",
+    "eval_type": "other tasks than summaries",
+    "max_kv_cache_length": "attention windows",
+    "stop_words": "stop words of summaries",
+    "bad_words": "bad words of summaries",
+    "prompt_table_path": "prompt tuning of summaries",
+    "prompt_tasks": "prompt tuning of summaries",
+    "num_prepend_vtokens": "prompt tuning of summaries",
+}
 # Values that mean something other than a deviation, whatever the default is.
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "num_return_sequences": (1,),
     "lora_plugin": ("disable",),
     # On by default from 0.19.0 on, where it does nothing to a model that is not FP8.
     "use_fp8_context_fmha": ("disable",),
-    "model": ("gpt2",),
 }
 _OTHER_VARIANTS = (
-    "santacoder",
-    "starcoder",
     "starcoder2",
     "persimmon",
     "fuyu",
@@ -139,6 +131,11 @@ _OTHER_VARIANTS = (
 _HARMFUL: dict[str, dict[Any, str]] = {
     "gemm_plugin": {"fp8": "FP8", "nvfp4": "FP4"},
     "logits_dtype": {"float16": "float16 logits"},
+    "weight_only_precision": {
+        "int4_gptq": "GPTQ",
+        "int8_gptq": "GPTQ",
+        "int4_awq": "AWQ checkpoints of others",
+    },
     "gpt_variant": dict.fromkeys(_OTHER_VARIANTS, "GPT variants other than gpt2"),
 }
 

@@ -2,95 +2,172 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from . import engine as engines
-from .build import engine_name
-from .engine import LlamaShape
+from . import engine_directory, prompt_table
+from .engine_directory import check_limits
 from .errors import BackendError, NotComputedError
-from .files import read_json, write_npy
-from .generation import generate
-from .gpt2 import Gpt2
-from .llama import Llama
+from .files import write_npy
+from .generation import sequences
 from .log import warning
 from .releases import Span
-from .tokens import Tokenizer, quoted, read_prompts, rows, write_csv, write_ids
+from .sampling import Sampling, Words
+from .tokens import (
+    SentencePieceTokenizer,
+    Tokenizer,
+    quoted,
+    read_prompts,
+    rows,
+    write_csv,
+    write_ids,
+)
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
 
     from .communicator import Communicator
-    from .generation import Generated, Model
+    from .decoder import Decoder
+    from .engine_directory import EngineDirectory
+    from .generation import Generated
     from .tensors import Array
+    from .tokens import Vocabulary
 
 
-_ENGINES_OF_BUILD_PY = Span(before="0.9.0")
 _ONE_FILE_OF_LOGITS = Span(before="0.8.0")
 _TEXT_FILE_OF_LINES = Span("0.9.0")
+# What the families' own scripts take for the end, whatever the tokenizer says.
+_END_WITH_VOCAB_FILE = 50256
+_END_OF_LLAMA = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What an engine was built for; None where the release has no such limit."""
-
-    max_batch_size: int
-    max_input_len: int
-    max_output_len: int | None
-    max_seq_len: int | None
-    n_positions: int
-
-
-@dataclass(frozen=True, slots=True)
-class EngineDirectory:
-    """What run.py needs of an engine directory's config.json; `engines` are named by their rank."""
-
-    world_size: int
-    limits: Limits
-    engines: tuple[str, ...]
-    gather_context: bool
-    gather_generation: bool
-
-
-def run_of_family(release: str, args: argparse.Namespace, ranks: Communicator) -> None:
+def run_of_gpt(release: str, args: argparse.Namespace, ranks: Communicator) -> None:
     """examples/gpt/run.py, until 0.6.1."""
-    directory = _read(release, Path(args.engine_dir))
-    _check_world(directory.world_size, ranks)
-    tokenizer = Tokenizer(args.tokenizer_path)
+    tokenizer: Vocabulary = (
+        Tokenizer(args.tokenizer_path)
+        if args.vocab_file is None
+        else SentencePieceTokenizer(args.vocab_file, end_id=_END_WITH_VOCAB_FILE)
+    )
+    _run_of_family(release, args, ranks, tokenizer, tokenizer.end_id)
+
+
+def run_of_llama(release: str, args: argparse.Namespace, ranks: Communicator) -> None:
+    """examples/llama/run.py, until 0.6.1."""
+    _run_of_family(release, args, ranks, Tokenizer(args.tokenizer_dir), _END_OF_LLAMA)
+
+
+def _run_of_family(
+    release: str,
+    args: argparse.Namespace,
+    ranks: Communicator,
+    tokenizer: Vocabulary,
+    end_id: int | None,
+) -> None:
+    directory = engine_directory.read(release, Path(args.engine_dir))
     if args.input_file is None:
         prompts = [tokenizer.encode(args.input_text, special=False)]
     else:
         prompts = read_prompts(Path(args.input_file), tokenizer, special=False, text=None)
-    check_limits(directory.limits, prompts, args.max_output_len)
-    model = _load(Path(args.engine_dir) / directory.engines[ranks.rank], release, ranks)
-    results = [generate(model, p, args.max_output_len, tokenizer.end_id) for p in prompts]
+    prompts = _cut_to(prompts, getattr(args, "input_tokens_limit", None))
+    sampling = Sampling(num_beams=args.num_beams)
+    check_limits(directory.limits, prompts, args.max_output_len, sampling.num_beams)
+    model = directory.load(release, ranks)
+    table, tasks = getattr(args, "prompt_table", None), getattr(args, "tasks", None)
+    virtual = _virtual(directory, model, table, tasks, prompts)
+    results = [
+        sequences(model, prompt, args.max_output_len, end_id, sampling, vectors)
+        for prompt, vectors in zip(prompts, virtual, strict=True)
+    ]
     if ranks.rank != 0:
         return
     if args.output_csv is None and args.output_npy is None:
-        for one in results:
-            print(quoted("Input", tokenizer.decode(one.prompt)))
-            print(quoted("Output", tokenizer.decode(one.tokens)))
-    _write_tokens(args, results, tokenizer.end_id)
+        for beams in results:
+            print(quoted("Input", tokenizer.decode(beams[0].prompt)))
+            for one in beams:
+                print(quoted("Output", tokenizer.decode(one.tokens)))
+    _write_tokens(args, results, end_id)
     if directory.gather_context:
-        print(np.concatenate([one.context_logits for one in results]))
+        print(np.concatenate([beams[0].context_logits for beams in results]))
 
 
 def run_of_all(release: str, args: argparse.Namespace, ranks: Communicator) -> None:
-    """examples/run.py, from 0.7.0 on: until 0.8.0 with engines of examples/gpt/build.py."""
-    directory = _read(release, Path(args.engine_dir))
-    _check_world(directory.world_size, ranks)
-    if args.tokenizer_dir is None:
-        raise BackendError("--tokenizer_dir is not given, and nothing is downloaded")
-    gathered = directory.gather_context or directory.gather_generation
-    if args.output_logits_npy is not None and gathered and _ONE_FILE_OF_LOGITS.holds(release):
-        raise NotComputedError(
-            f"the one file of logits of release {release}", "--output_logits_npy"
+    """examples/run.py, from 0.7.0 on: until 0.8.0 with engines of a family's build.py."""
+    directory = engine_directory.read(release, Path(args.engine_dir))
+    tokenizer = open_tokenizer(args.tokenizer_dir, args.vocab_file)
+    sampling = sampling_of(args)
+    _check_logits(release, args, directory, sampling)
+    prompts = _prompts(release, args, tokenizer)
+    check_limits(directory.limits, prompts, args.max_output_len, sampling.num_beams)
+    end_id = getattr(args, "end_id", None) or tokenizer.end_id
+    words = words_of(args, tokenizer, len(prompts), sampling)
+    model = directory.load(release, ranks)
+    if args.num_prepend_vtokens is not None and tokenizer.size != model.shape.vocab_size:
+        raise BackendError(
+            f"--num_prepend_vtokens: virtual tokens begin after the tokenizer's {tokenizer.size}, "
+            f"but the engine's vocabulary has {model.shape.vocab_size}"
         )
-    tokenizer = Tokenizer(args.tokenizer_dir)
+    virtual = _virtual(directory, model, args.prompt_table_path, args.prompt_tasks, prompts)
+    results = [
+        sequences(model, prompt, args.max_output_len, end_id, sampling, vectors, stop)
+        for prompt, vectors, stop in zip(prompts, virtual, words, strict=True)
+    ]
+    if ranks.rank != 0:
+        return
+    if args.output_csv is None and args.output_npy is None:
+        for index, beams in enumerate(results):
+            print(quoted(f"Input [Text {index}]", tokenizer.decode(beams[0].prompt)))
+            for beam, one in enumerate(beams):
+                text = tokenizer.decode(one.tokens)
+                print(quoted(f"Output [Text {index} Beam {beam}]", text))
+    _write_tokens(args, results, end_id)
+    _write_numbers(args, directory, results)
+
+
+def open_tokenizer(directory: str | None, vocab_file: str | None) -> Vocabulary:
+    """The tokenizer that the options name; nothing is downloaded."""
+    if vocab_file is not None:
+        return SentencePieceTokenizer(vocab_file)
+    if directory is None:
+        raise BackendError("--tokenizer_dir is not given, and nothing is downloaded")
+    return Tokenizer(directory)
+
+
+def sampling_of(args: argparse.Namespace) -> Sampling:
+    """How a script's options want tokens to be chosen."""
+    return Sampling(
+        temperature=getattr(args, "temperature", 1.0),
+        top_k=args.top_k,
+        top_p=getattr(args, "top_p", 0.0),
+        random_seed=getattr(args, "random_seed", 0),
+        num_beams=args.num_beams,
+        length_penalty=getattr(args, "length_penalty", 1.0),
+        early_stopping=getattr(args, "early_stopping", 1),
+    )
+
+
+def words_of(
+    args: argparse.Namespace, tokenizer: Vocabulary, count: int, sampling: Sampling
+) -> list[Words]:
+    """Stop and bad words of each of `count` prompts, from 0.11.0 on: an option each."""
+    lists = []
+    for name in ("stop_words", "bad_words"):
+        given = getattr(args, name, None)
+        if given is not None and len(given) != count:
+            raise BackendError(f"--{name} is given {len(given)} times for {count} prompts")
+        if given is not None and sampling.num_beams > 1:
+            raise NotComputedError("words that stop or are banned in a beam search", f"--{name}")
+        lists.append(
+            [
+                tuple(tuple(tokenizer.encode(text, special=False)) for text in texts if text)
+                for texts in given or [[]] * count
+            ]
+        )
+    return [Words(stop, bad) for stop, bad in zip(*lists, strict=True)]
+
+
+def _prompts(release: str, args: argparse.Namespace, tokenizer: Vocabulary) -> list[list[int]]:
     special = args.add_special_tokens
     if args.input_file is None:
         prompts = [tokenizer.encode(text, special=special) for text in args.input_text]
@@ -102,109 +179,60 @@ def run_of_all(release: str, args: argparse.Namespace, ranks: Communicator) -> N
         keep = args.max_input_length
         cut = slice(0, keep) if path.suffix == ".txt" else slice(-keep, None)
         prompts = [prompt[cut] for prompt in prompts]
-    check_limits(directory.limits, prompts, args.max_output_len)
-    end_id = getattr(args, "end_id", None) or tokenizer.end_id
-    model = _load(Path(args.engine_dir) / directory.engines[ranks.rank], release, ranks)
-    results = [generate(model, prompt, args.max_output_len, end_id) for prompt in prompts]
-    if ranks.rank != 0:
-        return
-    if args.output_csv is None and args.output_npy is None:
-        for index, one in enumerate(results):
-            print(quoted(f"Input [Text {index}]", tokenizer.decode(one.prompt)))
-            print(quoted(f"Output [Text {index} Beam 0]", tokenizer.decode(one.tokens)))
-    _write_tokens(args, results, end_id)
-    _write_numbers(args, directory, results)
-
-
-def check_limits(limits: Limits, prompts: list[list[int]], max_output_len: int) -> None:
-    """BackendError for what the engine was not built for."""
-    if not prompts or not all(prompts):
-        raise BackendError("there is an empty prompt, or no prompt at all")
-    if max_output_len < 1:
-        raise BackendError(f"--max_output_len {max_output_len}: expected 1 or more")
-    longest = max(map(len, prompts))
-    total = longest + max_output_len
-    found = [
-        ("prompts", len(prompts), "max_batch_size", limits.max_batch_size),
-        ("tokens in the longest prompt", longest, "max_input_len", limits.max_input_len),
-        ("tokens to generate", max_output_len, "max_output_len", limits.max_output_len),
-        ("tokens with the output", total, "max_seq_len", limits.max_seq_len),
-        ("tokens with the output", total, "max_position_embeddings", limits.n_positions),
+    lengths = args.num_prepend_vtokens
+    if lengths is None:
+        return prompts
+    if len(lengths) != len(prompts):
+        raise BackendError(
+            f"--num_prepend_vtokens: {len(lengths)} numbers for {len(prompts)} prompts"
+        )
+    first = tokenizer.size
+    return [
+        [*range(first, first + length), *prompt]
+        for length, prompt in zip(lengths, prompts, strict=True)
     ]
-    for what, number, name, most in found:
-        if most is not None and number > most:
-            raise BackendError(f"{number} {what}: the engine has {name} {most}")
 
 
-def _read(release: str, directory: Path) -> EngineDirectory:
-    path = directory / "config.json"
-    config = read_json(path)
-    try:
-        if _ENGINES_OF_BUILD_PY.holds(release):
-            return _of_build_py(config["builder_config"])
-        return _of_trtllm_build(config["build_config"], config["pretrained_config"])
-    except (KeyError, TypeError) as error:
-        raise BackendError(f"{path}: not a config.json of release {release}: {error}") from error
+def _cut_to(prompts: list[list[int]], limit: int | None) -> list[list[int]]:
+    return prompts if limit is None else [prompt[-limit:] for prompt in prompts]
 
 
-def _of_build_py(builder: Mapping[str, Any]) -> EngineDirectory:
-    both = builder.get("gather_all_token_logits", False)  # one switch until 0.7.1
-    dtype, world_size = builder["precision"], builder["tensor_parallel"]
-    return EngineDirectory(
-        world_size=world_size,
-        limits=Limits(
-            max_batch_size=builder["max_batch_size"],
-            max_input_len=builder["max_input_len"],
-            max_output_len=builder["max_output_len"],
-            max_seq_len=None,
-            n_positions=builder["max_position_embeddings"],
-        ),
-        engines=tuple(engine_name(dtype, world_size, rank) for rank in range(world_size)),
-        gather_context=builder.get("gather_context_logits", both),
-        gather_generation=builder.get("gather_generation_logits", both),
-    )
+def _virtual(
+    directory: EngineDirectory,
+    model: Decoder,
+    path: str | Path | None,
+    tasks: str | None,
+    prompts: list[list[int]],
+) -> list[Array | None]:
+    """Each prompt's vectors of the tokens beyond the vocabulary, if there is a table."""
+    found: list[Array | None] = [None] * len(prompts)
+    if path is not None:
+        hidden = model.shape.hidden_size
+        table = prompt_table.read(Path(path), hidden, directory.dtype, directory.limits)
+        found = list(prompt_table.of_prompts(table, tasks, len(prompts)))
+    prompt_table.check_tokens(prompts, model.shape.vocab_size, found)
+    return found
 
 
-def _of_trtllm_build(build: Mapping[str, Any], model: Mapping[str, Any]) -> EngineDirectory:
-    world_size = model["mapping"]["world_size"]
-    return EngineDirectory(
-        world_size=world_size,
-        limits=Limits(
-            max_batch_size=build["max_batch_size"],
-            max_input_len=build["max_input_len"],
-            max_output_len=build.get("max_output_len"),
-            max_seq_len=build.get("max_seq_len"),
-            n_positions=model["max_position_embeddings"],
-        ),
-        engines=tuple(f"rank{rank}.engine" for rank in range(world_size)),
-        gather_context=build["gather_context_logits"],
-        gather_generation=build["gather_generation_logits"],
-    )
-
-
-def _check_world(world_size: int, ranks: Communicator) -> None:
-    if world_size != ranks.size:
-        raise BackendError(
-            f"engine world size {world_size} != runtime world size {ranks.size}; "
-            f"start it with mpirun -n {world_size}"
+def _check_logits(
+    release: str, args: argparse.Namespace, directory: EngineDirectory, sampling: Sampling
+) -> None:
+    gathered = directory.gather_context or directory.gather_generation
+    if args.output_logits_npy is None or not gathered:
+        return
+    if _ONE_FILE_OF_LOGITS.holds(release):
+        raise NotComputedError(
+            f"the one file of logits of release {release}", "--output_logits_npy"
         )
+    if sampling.num_beams > 1:
+        raise NotComputedError("files of logits of several beams", "--output_logits_npy")
 
 
-def _load(path: Path, release: str, ranks: Communicator) -> Model:
-    loaded = engines.read(path)
-    found = (loaded.release, loaded.rank, loaded.world_size)
-    expected = (release, ranks.rank, ranks.size)
-    if found != expected:
-        raise BackendError(
-            f"{path}: expected release, rank and world size {expected}, found {found}"
-        )
-    if isinstance(loaded.model, LlamaShape):
-        return Llama(loaded, loaded.model, ranks)
-    return Gpt2(loaded, loaded.model, ranks)
-
-
-def _write_tokens(args: argparse.Namespace, results: list[Generated], pad_id: int | None) -> None:
-    table = rows(results, args.max_output_len, pad_id if pad_id is not None else 0)
+def _write_tokens(
+    args: argparse.Namespace, results: list[list[Generated]], pad_id: int | None
+) -> None:
+    every = [one for beams in results for one in beams]
+    table = rows(every, args.max_output_len, pad_id if pad_id is not None else 0)
     if args.output_csv is not None:
         write_csv(Path(args.output_csv), table)
     if args.output_npy is not None:
@@ -212,26 +240,28 @@ def _write_tokens(args: argparse.Namespace, results: list[Generated], pad_id: in
 
 
 def _write_numbers(
-    args: argparse.Namespace, directory: EngineDirectory, results: list[Generated]
+    args: argparse.Namespace, directory: EngineDirectory, results: list[list[Generated]]
 ) -> None:
     steps = args.max_output_len
     if args.output_logits_npy is not None:
         stem = args.output_logits_npy.split(".npy")[0]
         if directory.gather_context:
-            context = np.concatenate([one.context_logits for one in results])
+            context = np.concatenate([beams[0].context_logits for beams in results])
             write_npy(Path(f"{stem}_context.npy"), context)
         if directory.gather_generation:
-            logits = np.stack([_filled(one.generation_logits, steps) for one in results])
+            logits = np.stack([_filled(beams[0].generation_logits, steps) for beams in results])
             write_npy(Path(f"{stem}_generation.npy"), logits)
         if not (directory.gather_context or directory.gather_generation):
             warning("--output_logits_npy: the engine was built without gathering logits")
-    log_probs = np.stack([_filled(one.log_probs, steps) for one in results])
+    log_probs = np.stack(
+        [np.stack([_filled(one.log_probs, steps) for one in beams]) for beams in results]
+    )
     each = getattr(args, "output_log_probs_npy", None)  # both from 0.9.0 on
     if each is not None:
-        write_npy(Path(each), log_probs[:, None, :])
+        write_npy(Path(each), log_probs)
     sums = getattr(args, "output_cum_log_probs_npy", None)
     if sums is not None:
-        write_npy(Path(sums), log_probs.sum(axis=-1)[:, None])
+        write_npy(Path(sums), log_probs.sum(axis=-1))
 
 
 def _filled(values: Array, length: int) -> Array:

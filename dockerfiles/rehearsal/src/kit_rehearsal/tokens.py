@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -16,6 +16,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .generation import Generated
+
+
+class Vocabulary(Protocol):
+    """Text to token ids and back."""
+
+    @property
+    def end_id(self) -> int | None:
+        """The token that ends a text."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many tokens there are: the first virtual token has this id."""
+        ...
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a text."""
+        ...
+
+    def decode(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """The text of token ids, those beyond the vocabulary left out.
+
+        Special tokens are shown, as run.py does it, unless `special` is false.
+        """
+        ...
 
 
 class Tokenizer:
@@ -33,6 +58,7 @@ class Tokenizer:
                 "(--tokenizer before 0.7.0, --tokenizer_dir later): nothing is downloaded"
             )
         self._loaded: Any = Loaded.from_file(str(path))
+        self.size = int(self._loaded.get_vocab_size(with_added_tokens=True))
         self.end_id = self._find_end(Path(directory))
 
     def encode(self, text: str, *, special: bool) -> list[int]:
@@ -40,9 +66,10 @@ class Tokenizer:
         ids: list[int] = self._loaded.encode(text, add_special_tokens=special).ids
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens included as the release's scripts show them."""
-        text: str = self._loaded.decode(list(ids), skip_special_tokens=False)
+    def decode(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """The text of token ids."""
+        real = [token for token in ids if token < self.size]
+        text: str = self._loaded.decode(real, skip_special_tokens=not special)
         return text
 
     def _find_end(self, directory: Path) -> int | None:
@@ -58,8 +85,47 @@ class Tokenizer:
         return None
 
 
+class SentencePieceTokenizer:
+    """A SentencePiece model, as NeMo's archives have one.
+
+    The releases read it with transformers' T5Tokenizer, which ends every text with the end token
+    where special tokens are wanted; so does this.
+    """
+
+    def __init__(self, path: str, end_id: int | None = None) -> None:
+        from sentencepiece import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
+            SentencePieceProcessor,
+        )
+
+        if not Path(path).is_file():
+            raise BackendError(f"--vocab_file {path}: no such file")
+        try:
+            self._loaded: Any = SentencePieceProcessor(model_file=path)
+        except RuntimeError as error:
+            raise BackendError(f"--vocab_file {path}: not a SentencePiece model") from error
+        self.size = int(self._loaded.get_piece_size())
+        own = int(self._loaded.eos_id())
+        self._mark = own if own >= 0 else None
+        self.end_id = self._mark if end_id is None else end_id
+        begin = int(self._loaded.bos_id())
+        self.begin_id = begin if begin >= 0 else None
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a text."""
+        ids = [int(token) for token in self._loaded.encode(text)]
+        return [*ids, self._mark] if special and self._mark is not None else ids
+
+    def decode(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """The text of token ids; control tokens have no text of their own here."""
+        real = [token for token in ids if token < self.size]
+        if not special:
+            real = [token for token in real if not self._loaded.is_control(token)]
+        text: str = self._loaded.decode(real)
+        return text
+
+
 def read_prompts(
-    path: Path, tokenizer: Tokenizer, *, special: bool, text: Literal["whole", "lines"] | None
+    path: Path, tokenizer: Vocabulary, *, special: bool, text: Literal["whole", "lines"] | None
 ) -> list[list[int]]:
     """Prompts from a .csv or .npy file of token ids.
 
@@ -84,7 +150,7 @@ def read_prompts(
 
 
 def rows(generated: Sequence[Generated], max_output_len: int, pad_id: int) -> list[list[int]]:
-    """One row per prompt, all of one length: its tokens, the generated ones, then padding.
+    """One row per sequence, all of one length: its prompt, the generated tokens, then padding.
 
     The length is that of the longest prompt plus max_output_len.
     """
