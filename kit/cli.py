@@ -138,6 +138,14 @@ def parser() -> argparse.ArgumentParser:
     _example(plan)
     plan.add_argument("--release", required=True, metavar="R", help="a TensorRT-LLM release")
     plan.add_argument("--shell", action="store_true", help="as a script that runs by hand")
+    plan.add_argument("--memory", action="store_true", help="what each rank needs, and why")
+    plan.add_argument("--gpu", metavar="NAME", help="with --memory: H200, 'A100 80GB'")
+    plan.add_argument(
+        "--kv-fraction",
+        type=float,
+        metavar="F",
+        help="with --memory: of the free memory, for the cache, 0 to 1",
+    )
 
     run_ = _command(
         commands,
@@ -150,6 +158,28 @@ def parser() -> argparse.ArgumentParser:
     run_.add_argument("--release", metavar="R", help="where the stack has several")
     run_.add_argument("--gpus", default="none", metavar="GPUS", help="none, all, 0,1 or UUIDs")
     run_.add_argument("--output", metavar="DIR", help="instead of runs/EXAMPLE/RELEASE/TIME")
+    run_.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="STEP",
+        help="these steps of the plan; what they need is taken from earlier runs",
+    )
+    run_.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN_FOLDER",
+        help="go on with the latest run that failed or was killed, or with the one in a folder",
+    )
+    run_.add_argument(
+        "--no-reuse",
+        action="store_true",
+        help="convert again even if an earlier run has the same checkpoint",
+    )
+    run_.add_argument(
+        "--allow-pickle", action="store_true", help="weights may be pickles, which can run code"
+    )
 
     manifest = _command(
         commands,
@@ -242,6 +272,10 @@ def _command(
 def _example(command: argparse.ArgumentParser) -> None:
     command.add_argument("example", nargs="?", metavar="EXAMPLE", help="as kit example list says")
     command.add_argument("--config", metavar="FILE", help="a recipe or a buildconfig.yaml instead")
+    command.add_argument(
+        "--model", metavar="DIR|FILE", help="a model of your own, as a folder or a .nemo file"
+    )
+    command.add_argument("--dataset", metavar="DIR", help="what an evaluation reads")
 
 
 def _stack(command: argparse.ArgumentParser) -> None:

@@ -67,6 +67,19 @@ class Section:
         assert isinstance(value, bool)
         return value
 
+    def number(self, key: str, least: float, most: float) -> float:
+        """The number under `key`, from `least` to `most`, whole or not."""
+        value = self.plain(key)
+        if type(value) not in (int, float) or not least <= value <= most:
+            raise self.error(
+                f"{key}: expected a number from {least:g} to {most:g}, found {value!r}", key
+            )
+        return float(value)
+
+    def is_mapping(self, key: str) -> bool:
+        """Whether a mapping stands under `key`."""
+        return isinstance(self._take(key), yaml.MappingNode)
+
     def texts(self, key: str) -> tuple[str, ...]:
         """The list of texts under `key`; absent means empty."""
         found = self._take(key)
@@ -171,6 +184,21 @@ def loads(content: bytes | str, name: str) -> Section:
         raise usage_error(f"{name}:1:1: empty file, expected a mapping")
     _refuse_odd(name, node, set(), set())
     return _section(name, None, node)
+
+
+def places(top: Section) -> dict[str, str]:
+    """`file:line:column` of every value, by its keys joined with dots; lists are one value."""
+    found: dict[str, str] = {}
+
+    def walk(node: yaml.MappingNode, above: str) -> None:
+        for name, value in node.value:
+            key = f"{above}{name.value}"
+            found[key] = _place(top.file, value)
+            if isinstance(value, yaml.MappingNode):
+                walk(value, f"{key}.")
+
+    walk(top.node, "")
+    return found
 
 
 def _refuse_deep(file: str, content: bytes | str) -> None:

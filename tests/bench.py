@@ -363,7 +363,7 @@ def running(place, engine):
         engine.run = original
         steps = list(requests)
         argv = [sys.executable, "-m", "kit", "run", example.name, "--stack", STACK]
-        argv += ["--release", release, "--output", str(output)]
+        argv += ["--release", release, "--output", str(output), "--no-reuse"]
         ours = partial(_command, *argv, stderr=subprocess.DEVNULL)
 
         def peer():

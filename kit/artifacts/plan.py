@@ -105,7 +105,7 @@ def _plan(path: str, size: int, head: bytes) -> PlanHeader:
 
 
 def _rehearsal(path: str, size: int, stream: BinaryIO) -> PlanHeader:
-    """Magic, format 1 or 2, length of a JSON header, the header, then the weights as safetensors."""
+    """Magic, format 1 or 2, length of a JSON header, the header, then weights as safetensors."""
     stream.seek(0)
     fixed = stream.read(_REHEARSAL_FIXED.size)
     if len(fixed) < _REHEARSAL_FIXED.size:

@@ -8,31 +8,45 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit import files
+from kit import document, files
 from kit.data import releases
 from kit.errors import nearest
-from kit.examples import dialect, options, recipe
-from kit.examples.recipe import DTYPES, Build, Checkpoint, Recipe, Run, positive
+from kit.examples import layout, options, recipe, sense, source
+from kit.examples.options import Options
+from kit.examples.recipe import DTYPES, Checkpoint, Recipe
+from kit.examples.source import Source
+from kit.examples.tasks import Run, positive
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kit.document import Section
-    from kit.examples.recipe import DType, Family
+    from kit.examples.recipe import DType, Family, Variant
 
 SECTIONS = ("model", "checkpoint", "build")
 _KEYS = {
     "model": ("model_dir", "output_dir", "dtype"),
     "checkpoint": ("checkpoint_dir", "tp_size", "pp_size"),
-    "build": ("max_input_len", "max_output_len", "max_batch_size", *options.KEYS),
+    "build": ("max_input_len", "max_output_len", "max_seq_len", "max_batch_size", *options.KEYS),
 }
 _LARGEST = 1 << 20
 """Bytes of a model's config.json; those of LLaMA and GPT-2 have less than one KiB."""
 
 # `model_type` and `architectures` as transformers writes them into a model's config.json.
-_MODEL_TYPES: dict[str, Family] = {"gpt2": "gpt", "llama": "llama"}
-_ARCHITECTURES: dict[str, Family] = {"GPT2LMHeadModel": "gpt", "LlamaForCausalLM": "llama"}
+_MODEL_TYPES: dict[str, tuple[Family, Variant]] = {
+    "gpt2": ("gpt", "gpt2"),
+    "gpt_bigcode": ("gpt", "starcoder"),
+    "llama": ("llama", "gpt2"),
+}
+_ARCHITECTURES: dict[str, tuple[Family, Variant]] = {
+    "GPT2LMHeadModel": ("gpt", "gpt2"),
+    "GPT2LMHeadCustomModel": ("gpt", "santacoder"),
+    "GPTBigCodeForCausalLM": ("gpt", "starcoder"),
+    "LlamaForCausalLM": ("llama", "gpt2"),
+}
+"""With the variant, which LLaMA has none of."""
 
 
 def parse(top: Section, path: Path) -> Recipe:
@@ -47,49 +61,56 @@ def parse(top: Section, path: Path) -> Recipe:
     for name, section in sections.items():
         _only(section, _KEYS[name])
     model, checkpoint, build = sections.values()
-    folder = _folder(model, "model_dir", path)
+    beside = path.absolute().parent
+    folder = source.path(model, "model_dir", beside)
     folders = (
-        (str(folder), dialect.MODEL),
-        (str(_folder(checkpoint, "checkpoint_dir", path)), dialect.CHECKPOINT),
-        (str(_folder(model, "output_dir", path)), dialect.ENGINE),
+        (str(folder), layout.MODEL),
+        (str(source.path(checkpoint, "checkpoint_dir", beside)), layout.CHECKPOINT),
+        (str(source.path(model, "output_dir", beside)), layout.ENGINE),
     )
-    max_output_len = positive(build, "max_output_len")
-    return Recipe(
+    shapes = recipe.shapes(build)
+    family, variant = _family(model, folder)
+    found = Recipe(
         name=recipe.file_name(top, path),
         description=f"the build configuration {path.name}",
-        family=_family(model, folder),
+        family=family,
         model=folder.name,
         checkpoint=Checkpoint(
             _dtype(model), positive(checkpoint, "tp_size", 1), positive(checkpoint, "pp_size", 1)
         ),
-        build=Build(
-            max_batch_size=positive(build, "max_batch_size"),
-            max_input_len=positive(build, "max_input_len"),
-            max_output_len=max_output_len,
-        ),
-        run=Run((), max_output_len, None),
+        build=shapes,
+        run=Run((), shapes.max_output_len, None),
         releases=tuple(releases.versions()),
-        options=options.read(build),
+        options=Options(**options.read(build, beside)),
+        variant=variant,
+        source=Source(directory=folder),
         folders=folders,
         argument=f"--config {shlex.quote(str(path))}",
+        places=_places(top),
     )
+    sense.check(found)
+    return found
+
+
+# Where a build configuration says what a recipe says elsewhere.
+_ELSEWHERE = {
+    "checkpoint.dtype": "model.dtype",
+    "checkpoint.tp": "checkpoint.tp_size",
+    "checkpoint.pp": "checkpoint.pp_size",
+    **{f"checkpoint.{key}": f"build.{key}" for key in options.CHECKPOINT_KEYS},
+}
+
+
+def _places(top: Section) -> dict[str, str]:
+    found = document.places(top)
+    moved = {new: found[old] for new, old in _ELSEWHERE.items() if old in found}
+    return {**found, **moved}
 
 
 def _only(section: Section, keys: tuple[str, ...]) -> None:
     """Refuse other keys first: a misspelt one is not missing."""
     section.taken.update(keys)
     section.close()
-
-
-def _folder(section: Section, key: str, path: Path) -> Path:
-    """A folder that the configuration names; a relative one stands beside the file."""
-    value = section.text(key)
-    if not value.strip() or "\0" in value:
-        raise section.error(f"{key}: expected the path of a folder, found {value!r}", key)
-    try:
-        return path.absolute().parent / Path(value).expanduser()
-    except RuntimeError as error:  # ~ of a user that there is none of
-        raise section.error(f"{key}: {value}: {error}", key) from error
 
 
 def _dtype(section: Section) -> DType:
@@ -99,7 +120,7 @@ def _dtype(section: Section) -> DType:
     return value
 
 
-def _family(section: Section, folder: Path) -> Family:
+def _family(section: Section, folder: Path) -> tuple[Family, Variant]:
     file = folder / "config.json"
     try:
         content: Any = json.loads(files.content(file, _LARGEST))
@@ -122,6 +143,6 @@ def _family(section: Section, folder: Path) -> Family:
     family = families.pop() if len(families) == 1 else None
     if family is None:
         said = f"model_type {kind!r}, architectures {named!r}"
-        known = ", ".join(f"{name} ({family})" for name, family in _ARCHITECTURES.items())
+        known = ", ".join(f"{name} ({family})" for name, (family, _) in _ARCHITECTURES.items())
         raise section.error(f"model_dir: {file}: no family for {said}; known: {known}", "model_dir")
     return family

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from kit import document
 from kit.errors import nearest, usage_error
 from kit.examples import buildconfig, program, recipe
+from kit.examples.program import Program
 
 if TYPE_CHECKING:
-    from kit.examples.program import Program
     from kit.examples.recipe import Recipe
 
 
@@ -52,3 +52,21 @@ def chosen(name: str | None, config: str | None) -> Recipe | Program:
         "expected the name of an example, or --config FILE",
         hint="kit example list",
     )
+
+
+def with_given(
+    example: Recipe | Program, model: str | None, dataset: str | None
+) -> Recipe | Program:
+    """The example with what the command line gives: a folder or .nemo file, a folder of articles.
+
+    Raises:
+        KitError: it is not there, or the example has no place for it (exit 2).
+    """
+    for option, value in (("--model", model), ("--dataset", dataset)):
+        if value is None:
+            continue
+        if isinstance(example, Program):
+            raise usage_error(f"{example.name} is a program: it takes no {option}")
+        given = recipe.with_model if option == "--model" else recipe.with_dataset
+        example = given(example, Path(value))
+    return example

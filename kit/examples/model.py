@@ -45,7 +45,8 @@ def materialise(project: Project, lock: Lock, name: str) -> Materialised:
         known = {item.group for item in lock.select(kind="model")}
         raise usage_error(
             f"stack {lock.stack} has no model {name!r}; {nearest(name, known)}; "
-            f"it locks those under models in lockfiles/{lock.stack}.yaml",
+            f"it locks those under models in lockfiles/{lock.stack}.yaml, and kit run takes one of "
+            "your own with --model DIR",
             hint=f"kit lock {lock.stack}",
         )
     content = Digest.of_document([[item.file, item.sha256.hex] for item in files])

@@ -21,6 +21,9 @@ _LABEL = re.compile(r'org\.trtllm-kit\.releases="([0-9. ]+)"')
 # The family of the release images, the only ones with the headers of the runtime.
 _RELEASE_IMAGES = "trtllm"
 
+# The family of Triton's images, which have the wheel of a release and none of its scripts.
+_SERVERS = "triton"
+
 
 @dataclass(frozen=True, slots=True)
 class Stack:
@@ -31,21 +34,52 @@ class Stack:
         releases: that its image holds.
         models: that its lock names.
         has_runtime: whether a program finds the runtime's headers and libraries in it.
+        has_examples: whether it has the scripts of the release, not its wheel alone.
     """
 
     name: str
     releases: tuple[str, ...]
     models: tuple[str, ...]
     has_runtime: bool
+    has_examples: bool
 
     def able(self, example: Recipe | Program) -> tuple[str, ...]:
         """The releases in this stack that can run an example, none where the model is missing."""
-        held = tuple(name for name in self.releases if name in example.releases)
         if isinstance(example, Program):
+            held = tuple(name for name in self.releases if name in example.releases)
             return held if self.has_runtime else ()
-        if example.model not in self.models:
+        locked = example.locked_model
+        if needs_model(example) or (locked is not None and locked not in self.models):
             return ()
-        return tuple(name for name in held if dialect.refusal(example, name) is None)
+        return self.able_with_model(example)
+
+    def able_with_model(self, example: Recipe) -> tuple[str, ...]:
+        """The releases in this stack that can run an example whose model the user gives."""
+        # A container is on one host.
+        if not self.has_examples or (example.run.nodes or 1) > 1:
+            return ()
+        return tuple(name for name in self.releases if dialect.refusal(example, name) is None)
+
+
+def needs_model(example: Recipe) -> bool:
+    """Whether no stack can have the model: an archive of NeMo's, with what belongs to it."""
+    return example.source.nemo is not None
+
+
+def options(example: Recipe | Program, stacks: list[Stack]) -> str:
+    """What the command line has to give for an example to run in any of the stacks; mostly nothing.
+
+    As it is typed: `--model DIR`, `--model FILE.nemo`, `--dataset DIR`.
+    """
+    if isinstance(example, Program):
+        return ""
+    found = []
+    if not any(stack.able(example) for stack in stacks):
+        single = needs_model(example) and len(example.inputs) == 1
+        found.append("--model FILE.nemo" if single else "--model DIR")
+    if example.evaluate is not None and example.evaluate.summarize.dataset is None:
+        found.append("--dataset DIR")
+    return " ".join(found)
 
 
 def stacks(project: Project) -> list[Stack]:
@@ -62,7 +96,15 @@ def stacks(project: Project) -> list[Stack]:
         known = tuple(version for version in order if version in held)
         if known:
             models = tuple(model.name for model in content.models)
-            found.append(Stack(name, known, models, content.family == _RELEASE_IMAGES))
+            found.append(
+                Stack(
+                    name,
+                    known,
+                    models,
+                    has_runtime=content.family == _RELEASE_IMAGES,
+                    has_examples=content.family != _SERVERS,
+                )
+            )
     return sorted(found, key=lambda stack: (order.index(stack.releases[0]), stack.name))
 
 

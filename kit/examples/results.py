@@ -5,26 +5,38 @@ from __future__ import annotations
 import csv
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from kit.digest import Digest
 from kit.errors import content_error
-from kit.examples import dialect, text
+from kit.examples import dialect, layout, text
 from kit.manifests.record import ROLES, Artifact, Output, Role
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from kit.examples.fingerprints import Fingerprints
     from kit.examples.recipe import Recipe
 
 
-def artifacts(work: Path) -> tuple[Artifact, ...]:
+def artifacts(work: Path, seen: Fingerprints) -> tuple[Artifact, ...]:
     """Every file below `work` with its digest, sorted by path; each is read once.
+
+    Raises:
+        KitError: as `members`.
+    """
+    found = members(work)
+    files = seen.files(work, sorted(found))
+    return tuple(Artifact(file.path, file.size, file.sha256, found[file.path]) for file in files)
+
+
+def members(work: Path) -> dict[str, Role]:
+    """Every file below `work` with its role.
 
     Raises:
         KitError: a link, a device, or a file outside the folders that the plan writes to (exit 4).
     """
-    found: list[tuple[str, Role]] = []
+    found: dict[str, Role] = {}
     for folder, folders, names in os.walk(work, onerror=_raise):
         for name in (*folders, *names):
             path = Path(folder) / name
@@ -38,33 +50,36 @@ def artifacts(work: Path) -> tuple[Artifact, ...]:
                     f"{path}: expected regular files in {', '.join(ROLES)}, found something else: "
                     "it cannot be recorded"
                 )
-            found.append((member, role))
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        digests = list(pool.map(lambda item: Digest.of_file(work / item[0]), found))
-    try:
-        recorded = [
-            Artifact(member, (work / member).stat().st_size, digest.hex, role)
-            for (member, role), digest in zip(found, digests, strict=True)
-        ]
-    except ValueError as error:
-        raise content_error(f"{work}: a file cannot be recorded: {error}") from error
-    return tuple(sorted(recorded, key=lambda artifact: artifact.path))
+            found[member] = role
+    return found
 
 
-def outputs(recipe: Recipe, release: str, work: Path, model: Path) -> tuple[Output, ...]:
-    """The answers, in the order of the prompts.
+def outputs(
+    recipe: Recipe, release: str, work: Path, model: Path | None, done: Collection[str]
+) -> tuple[Output, ...]:
+    """The answers, in the order of the prompts, of the steps that are `done`.
 
     Raises:
         KitError: a file of token ids is malformed or lacks a row for a prompt (exit 4).
     """
-    tokenizer = text.load(model)
+    tokenizer = None if model is None else text.load(model)
     end_id = recipe.run.end_id
     if end_id is None and tokenizer is not None:
         end_id = tokenizer.end_id
     answers: list[Output] = []
-    for _, tokens, prompts in dialect.questions(recipe, release):
+    for step, tokens, prompts in dialect.questions(recipe, release):
+        if step not in done:
+            continue
         path = in_work(work, tokens)
         rows = _rows(path)
+        if recipe.run.input_file is not None:
+            # Token ids were asked, which no text stands for.
+            name = recipe.run.input_file.name
+            answers += [
+                Output(f"{name} row {number}", None, row, None)
+                for number, row in enumerate(rows, start=1)
+            ]
+            continue
         if len(rows) != len(prompts):
             raise content_error(
                 f"{path}: expected {len(prompts)} rows of token ids, found {len(rows)}"
@@ -78,7 +93,7 @@ def outputs(recipe: Recipe, release: str, work: Path, model: Path) -> tuple[Outp
 
 def in_work(work: Path, path: str) -> Path:
     """Where a path of the container lies on the host."""
-    return work / PurePosixPath(path).relative_to(dialect.WORK)
+    return work / PurePosixPath(path).relative_to(layout.WORK)
 
 
 def _answer(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
+import contextlib
 import shlex
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,51 +14,38 @@ from kit import console
 from kit.compat.host import host_facts
 from kit.compat.image import versions as image_versions
 from kit.compat.script import mountable
-from kit.digest import Digest
-from kit.errors import KitError, content_error, nearest, usage_error
-from kit.examples import dialect, launcher, program, results
+from kit.errors import KitError, content_error, environment_error, nearest, usage_error
+from kit.examples import evaluation, known, launcher, layout, results
+from kit.examples import folder as folders
+from kit.examples.asked import refuse_impossible, select
+from kit.examples.execution import LAUNCHER, Bench, execute
+from kit.examples.fingerprints import Fingerprints
 from kit.examples.folder import run_folder
-from kit.examples.model import materialise
-from kit.examples.plan import Plan, Step, plan
+from kit.examples.given import given
+from kit.examples.model_checks import check_inputs, check_locked, check_model
+from kit.examples.past import Ground
+from kit.examples.plan import Plan, plan
 from kit.examples.program import Program
+from kit.examples.recipe import refuse_incomplete
+from kit.examples.taken import Choices, sources, taken
 from kit.images.build import ready
-from kit.images.engine import Gpus, Mount, RunRequest
-from kit.locks.lock import load as load_lock
+from kit.images.engine import Gpus, Mount
 from kit.manifests import record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kit.examples.asked import Asked
     from kit.examples.folder import RunFolder
+    from kit.examples.given import Given
     from kit.examples.recipe import Recipe
     from kit.images.build import BuiltImage
     from kit.images.engine import Engine
+    from kit.manifests.record import Command
     from kit.project import Project
 
 ROOT_LABEL = "org.trtllm-kit.root"
 RELEASES_LABEL = "org.trtllm-kit.releases"
-
-_LAUNCHER = "/kit/launcher.py"
-_REPORT = ".step.json"
-_REPORT_LIMIT = 4096
-_MEMORY_LIMIT = 1 << 63
-_LAST_LINES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    """What all steps of one run have in common."""
-
-    engine: Engine
-    reference: str
-    folder: RunFolder
-    mounts: tuple[Mount, ...]
-    gpus: Gpus
-    repeat: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    seconds: float
-    peak_memory_bytes: int
 
 
 def argument(example: Recipe | Program) -> str:
@@ -100,6 +85,7 @@ def run(
     release: str,
     output: Path | None,
     gpus: Gpus,
+    choices: Choices | None = None,
 ) -> Path:
     """Execute `example` in `image`; returns the path of the manifest.
 
@@ -112,35 +98,61 @@ def run(
         release: whose command lines to use; the image must hold it.
         output: folder of all runs instead of the project's `runs/`.
         gpus: which GPUs the containers see.
+        choices: how it goes, where not all from the beginning.
 
     Raises:
         KitError: the request does not fit the image (exit 2), the host cannot (exit 3), a step
-            failed or wrote nothing (exit 4).
+            failed, wrote nothing or measured too little (exit 4).
     """
+    choices = choices or Choices()
     release = release.removeprefix("v")
     planned = image_plan(image, example, release)
-    given, model = _given(project, image, example)
+    whole = _command_line(image, example, release, output, gpus, choices)
+    again = f"{whole} --only {','.join(choices.only)}" if choices.only else whole
+    by_hand = f"kit plan {argument(example)} --release {release} --shell"
+    asked = select(planned, choices.only, whole, by_hand)
+    present = len(host_facts()["gpus"]) if gpus.all else None
+    refuse_impossible(asked.steps, gpus, present, again, by_hand)
+    _refuse_missing(engine, asked, example, whole)
+    _refuse_bad_model(example, release, choices)
+    inputs = given(project, image, example)
+    _refuse_unfit(example, release, inputs)
+    dataset = inputs.dataset.files if inputs.dataset else ()
+    digest = str(image.manifest_digest)
+    ground = Ground(digest, release, str(gpus), inputs.model.files, dataset)
+    runs = output or project.runs
     # Asked while the containers work: neither is quick on every host.
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with ThreadPoolExecutor(max_workers=2) as pool, contextlib.ExitStack() as stack:
         host = pool.submit(host_facts)
         engine_version = pool.submit(engine.version)
         reference = ready(project, engine, image)
         versions = image_versions(project, engine, reference, image.manifest_digest)
-        with run_folder(output or project.runs, example.name, release) as folder:
-            bench = _Bench(
+        seen = Fingerprints()
+        earlier = stack.enter_context(sources(runs, example.name, release, choices))
+        old = taken(project, ground, asked, earlier, seen, choices, whole)
+        to_do = asked.steps[len(old.commands) :]
+        if not to_do and (done := old.manifest(example.digest)) is not None:
+            console.note("every step is done, and nothing has changed since")
+            return done
+        fresh = not (choices.only or earlier)
+        with run_folder(runs, example.name, release, fresh=fresh) as folder:
+            own = old.adopt(folder, to_do)
+            script = Mount(mountable(project, Path(launcher.__file__)), LAUNCHER)
+            work = Mount(folder.work, layout.WORK, writable=True)
+            bench = Bench(
                 engine=engine,
                 reference=reference,
                 folder=folder,
-                mounts=(
-                    Mount(given, dialect.MODEL),
-                    Mount(mountable(project, Path(launcher.__file__)), _LAUNCHER),
-                    Mount(folder.work, dialect.WORK, writable=True),
-                ),
+                ground=ground,
+                mounts=(*inputs.mounts, script, work, *own),
                 gpus=gpus,
-                repeat=_command_line(image, example, release, output, gpus),
+                seen=seen,
+                examine=_examiner(example),
+                repeat=again,
+                go_on=again if choices.only else f"{again} --resume",
             )
             try:
-                commands = _execute_all(bench, planned)
+                commands = execute(bench, old.named(), to_do)
                 manifest = record.Manifest(
                     schema=record.SCHEMA,
                     kind="run",
@@ -150,166 +162,129 @@ def run(
                     release=release,
                     stack=image.stack,
                     lock=str(image.lock),
-                    image=record.Image(str(image.manifest_digest), str(image.image_id)),
+                    image=record.Image(digest, str(image.image_id)),
                     engine=record.ContainerEngine(engine.name, engine_version.result()),
                     versions=record.Versions(**versions),
                     host=_host(host),
                     gpus=str(gpus),
-                    model=model,
+                    model=inputs.model,
                     commands=commands,
-                    artifacts=results.artifacts(folder.work),
-                    outputs=()
-                    if isinstance(example, Program)
-                    else results.outputs(example, release, folder.work, given),
+                    artifacts=results.artifacts(folder.work, seen),
+                    outputs=_outputs(example, release, folder, inputs, commands),
+                    dataset=inputs.dataset,
+                    evaluations=_evaluations(example, folder, commands),
+                    only=choices.only,
                 )
                 manifest.write(folder.work)
-                return folder.finish() / record.FILE
+                finished = folder.finish()
             except KitError:
                 if folder.logs.exists():
                     console.note(f"the logs are kept in {folder.fail()}")
                 raise
+            except KeyboardInterrupt:
+                if folder.journal.exists():
+                    console.note(f"to go on after the last finished step: {bench.go_on}")
+                raise
+    known.remember(project, ground, known.conversion(planned.steps), finished, commands)
+    if not choices.only:
+        folders.clear(runs, example.name, release)
+    return finished / record.FILE
 
 
-def _execute_all(bench: _Bench, planned: Plan) -> tuple[record.Command, ...]:
-    for path in (dialect.CHECKPOINT, dialect.ENGINE, dialect.OUTPUT, dialect.CACHE):
-        results.in_work(bench.folder.work, path).mkdir()
-    return tuple(_execute(bench, step) for step in planned.steps)
+def _refuse_missing(engine: Engine, asked: Asked, example: Recipe | Program, again: str) -> None:
+    """Refuse steps that read a dataset that nobody gave, or run in an image that is not there."""
+    evaluate = None if isinstance(example, Program) else example.evaluate
+    for step in asked.steps[asked.first :]:
+        reads = any(layout.DATASET in word for word in step.argv)
+        if reads and evaluate is not None and evaluate.summarize.dataset is None:
+            raise usage_error(
+                f"step {step.name} reads articles, which {example.name} does not bring along",
+                hint=f"{again} --dataset DIR",
+            )
+        if step.image is not None and not engine.has(step.image):
+            raise environment_error(
+                f"step {step.name} runs in {step.image}, which {engine.name} does not have",
+                hint=f"{engine.name} pull {step.image}",
+            )
 
 
-def _execute(bench: _Bench, step: Step) -> record.Command:
-    console.note(f"[{step.name}] {step.line()}")
-    log = bench.folder.logs / f"{step.name}.log"
-    report = bench.folder.work / _REPORT
-    lines: list[str] = []
-    with log.open("w", encoding="utf-8", errors="replace") as stream:
+def _refuse_bad_model(example: Recipe | Program, release: str, choices: Choices) -> None:
+    """Look at a model of the user's own before a container starts; a stack's lock is trusted."""
+    if isinstance(example, Program):
+        return
+    # Not every step reads a dataset: that is looked at step by step.
+    refuse_incomplete(replace(example, evaluate=None))
+    for place in (example.source.directory, example.source.nemo):
+        if place is not None:
+            for warning in check_model(place, example, release, choices.allow_pickle):
+                console.note(f"warning: {warning}")
+    for warning in check_inputs(example, release, choices.allow_pickle):
+        console.note(f"warning: {warning}")
 
-        def on_line(line: str) -> None:
-            stream.write(f"{line}\n")
-            console.note(f"[{step.name}] {line}")
-            lines.append(line)
-            del lines[:-_LAST_LINES]
 
-        exit_code = bench.engine.run(
-            RunRequest(
-                image=bench.reference,
-                argv=(
-                    *("python3", "-I", "-S", _LAUNCHER, "--path", step.path),
-                    *("--report", f"{dialect.WORK}/{_REPORT}", "--", *step.argv),
-                ),
-                workdir=step.cwd,
-                environment=step.env,
-                mounts=bench.mounts,
-                gpus=bench.gpus,
-            ),
-            on_line,
+def _refuse_unfit(example: Recipe | Program, release: str, inputs: Given) -> None:
+    """Hold a recipe against its model in the stack's lock, which has only now been put together."""
+    if isinstance(example, Program) or example.locked_model is None or inputs.tokenizer is None:
+        return
+    for warning in check_locked(inputs.tokenizer, example, release):
+        console.note(f"warning: {warning}")
+
+
+def _outputs(
+    example: Recipe | Program,
+    release: str,
+    folder: RunFolder,
+    inputs: Given,
+    commands: Sequence[Command],
+) -> tuple[record.Output, ...]:
+    if isinstance(example, Program):
+        return ()
+    done = {command.name for command in commands}
+    return results.outputs(example, release, folder.work, inputs.tokenizer, done)
+
+
+def _examiner(example: Recipe | Program) -> Callable[[str, Path, bool], KitError | None]:
+    asked = None if isinstance(example, Program) else example.evaluate
+
+    def examine(step: str, log: Path, ended_well: bool) -> KitError | None:
+        if asked is None or not evaluation.is_by(step):
+            return None
+        found = evaluation.read(step, evaluation.lines(log), asked)
+        return evaluation.problem(found, asked, ended_well=ended_well)
+
+    return examine
+
+
+def _evaluations(
+    example: Recipe | Program, folder: RunFolder, commands: Sequence[Command]
+) -> tuple[record.Evaluation, ...]:
+    if isinstance(example, Program) or example.evaluate is None:
+        return ()
+    return tuple(
+        item
+        for command in commands
+        if evaluation.is_by(command.name)
+        for item in evaluation.read(
+            command.name,
+            evaluation.lines(folder.logs / Path(command.log.path).name),
+            example.evaluate,
         )
-    if exit_code != 0:
-        raise _failure(bench, step, f"ended with exit code {exit_code}{_meaning(exit_code)}", lines)
-    for path in step.produces:
-        if not _is_there(results.in_work(bench.folder.work, path)):
-            raise _failure(bench, step, f"ended well but wrote nothing to {path}", lines)
-    measured = _measured(report)
-    if measured is None:
-        raise _failure(bench, step, f"left no measurements in {dialect.WORK}/{_REPORT}", lines)
-    content = log.read_bytes()
-    return record.Command(
-        name=step.name,
-        argv=step.argv,
-        cwd=step.cwd,
-        env=dict(step.env),
-        path=step.path,
-        mpi_ranks=step.mpi_ranks,
-        exit_code=exit_code,
-        seconds=measured.seconds,
-        peak_memory_bytes=measured.peak_memory_bytes,
-        log=record.File(f"logs/{log.name}", len(content), Digest.of_bytes(content).hex),
     )
 
 
-def _failure(bench: _Bench, step: Step, what: str, lines: list[str]) -> KitError:
-    kept = bench.folder.fail() / "logs" / f"{step.name}.log"
-    said = "".join(f"\n  {line}" for line in lines if line.strip("-= "))
-    return content_error(f"step {step.name} {what}\nlog: {kept}{said}", hint=bench.repeat)
-
-
-def _meaning(exit_code: int) -> str:
-    known = {126: "not executable", 127: "no such command", 137: "killed, out of memory perhaps"}
-    return f" ({known[exit_code]})" if exit_code in known else ""
-
-
-def _is_there(path: Path) -> bool:
-    if path.is_symlink():
-        return False
-    return any(path.iterdir()) if path.is_dir() else path.is_file()
-
-
-def _measured(report: Path) -> _Measured | None:
-    """Read what the launcher left and take it away; not trusted, as the container may write it."""
-    try:
-        descriptor = os.open(report, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as stream:
-            content: Any = json.loads(stream.read(_REPORT_LIMIT))
-        report.unlink()
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(content, dict):
-        return None
-    seconds, memory = content.get("seconds"), content.get("peak_memory_bytes")
-    if type(seconds) is not float or not 0 <= seconds < math.inf:
-        return None
-    if type(memory) is not int or not 0 <= memory < _MEMORY_LIMIT:
-        return None
-    return _Measured(seconds, memory)
-
-
 def _command_line(
-    image: BuiltImage, example: Recipe | Program, release: str, output: Path | None, gpus: Gpus
+    image: BuiltImage,
+    example: Recipe | Program,
+    release: str,
+    output: Path | None,
+    gpus: Gpus,
+    choices: Choices,
 ) -> str:
     words = ["--stack", image.stack, "--release", release]
     words += ["--gpus", str(gpus)] if gpus else []
     words += ["--output", str(output)] if output else []
+    words += choices.words
     return f"kit run {argument(example)} {shlex.join(words)}"
-
-
-def _given(
-    project: Project, image: BuiltImage, example: Recipe | Program
-) -> tuple[Path, record.Model]:
-    """What is mounted for the example to read, and what the manifest says of it."""
-    if isinstance(example, Program):
-        folder = program.mountable(project, example)
-        files = [
-            record.File(name, (folder / name).stat().st_size, Digest.of_file(folder / name).hex)
-            for name in example.files
-        ]
-        return folder, _model(example.name, files)
-    if (own := example.own_model) is not None:
-        return own, _model(example.model, _files(own))
-    model = materialise(project, load_lock(project.lock_path(image.stack)), example.model)
-    files = [record.File(item.file, item.size, item.sha256.hex) for item in model.files]
-    return model.folder, _model(model.name, files)
-
-
-def _files(folder: Path) -> list[record.File]:
-    """Every file of a model's folder that is the user's own, hashed.
-
-    Raises:
-        KitError: a link leads out of the folder, where a container sees nothing (exit 2).
-    """
-    found = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-            raise usage_error(
-                f"{path}: a link out of the folder, which a container cannot follow",
-                hint=f"cp -rL {shlex.quote(str(folder))} COPY",
-            )
-        if path.is_file():
-            name = path.relative_to(folder).as_posix()
-            found.append(record.File(name, path.stat().st_size, Digest.of_file(path).hex))
-    return found
-
-
-def _model(name: str, files: list[record.File]) -> record.Model:
-    return record.Model(name, tuple(sorted(files, key=lambda file: file.path)))
 
 
 def _host(future: Future[dict[str, Any]]) -> record.Host:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,10 @@ class Script:
     def _words(self, release: str, settings: Settings) -> Iterator[str]:
         for row in self.rows:
             if row.hold(release, settings):
-                yield from (word.format(**settings) for word in row.text.split())
+                for word in row.text.split():
+                    # A setting of several words stands alone in its row.
+                    value = settings.get(word[1:-1]) if word.startswith("{") else None
+                    yield from value if isinstance(value, tuple) else (word.format(**settings),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,9 @@ class Refusal:
 
 def spelled(scripts: tuple[Script, ...], option: str, release: str, settings: Settings) -> bool:
     """Whether any program that a release uses for those settings has words for `option`."""
+    filled = re.compile(rf"\{{{option}[:}}]")
     return any(
-        option in row.when and row.hold(release, settings)
+        (option in row.when or filled.search(row.text)) and row.hold(release, settings)
         for script in scripts
         if script.hold(release, settings)
         for row in script.rows

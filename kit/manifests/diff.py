@@ -21,11 +21,13 @@ COUNTED = (
     "versions",
     "gpus",
     "model",
+    "dataset",
     "commands",
     "checkpoint",
     "engine",
     "output",
     "outputs",
+    "evaluations",
 )
 """The parts whose differences count, in the order in which one causes the next."""
 
@@ -110,6 +112,11 @@ def show(manifest: Manifest) -> str:
         f"  gpus     {manifest.gpus}",
         f"  model    {manifest.model.name}, {len(manifest.model.files)} files, {model_size}",
         f"  kit      {manifest.kit.version}",
+        *(
+            f"  taken    {command.name} from {command.reused_from}"
+            for command in manifest.commands
+            if command.reused_from is not None
+        ),
         "",
         console.table(
             [
@@ -133,6 +140,7 @@ def show(manifest: Manifest) -> str:
     for output in manifest.outputs:
         answer = " ".join(map(str, output.token_ids)) if output.text is None else repr(output.text)
         lines += ["", f"{output.prompt!r} → {answer}"]
+    lines += ["", *map(str, manifest.evaluations)] if manifest.evaluations else []
     return "\n".join(lines)
 
 
@@ -168,6 +176,12 @@ def _parts(manifest: Manifest) -> dict[str, dict[str, Any]]:
         "outputs": {
             item.prompt: {"token_ids": list(item.token_ids), "text": item.text}
             for item in manifest.outputs
+        },
+        "dataset": {file.path: file.sha256 for file in manifest.dataset.files}
+        if manifest.dataset
+        else {},
+        "evaluations": {
+            f"{item.step} {item.subject} {item.metric}": item.value for item in manifest.evaluations
         },
         "created": {"": manifest.created},
         "kit": content["kit"],

@@ -6,8 +6,9 @@ The published form is `schema/manifest-1.json`; the classes here are the same th
 from __future__ import annotations
 
 import json
+import math
 import re
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -38,6 +39,9 @@ ENVIRONMENT = re.compile(
 _GPU = r"([0-9]+|(GPU|MIG)-[0-9a-fA-F-]{8,})"
 GPUS = re.compile(rf"none|all|{_GPU}(,{_GPU})*")
 """Which GPUs were asked for: indices or UUIDs, in the order of the request."""
+
+_OPTIONAL = frozenset({"given", "written", "reused_from", "dataset", "evaluations", "only"})
+"""Keys that came later: a manifest without them is as good."""
 
 _CREATED = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
 _T = TypeVar("_T")
@@ -152,7 +156,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The model's files as they were mounted."""
+    """The files of a model, or of a dataset, as they were mounted."""
 
     name: str
     files: tuple[File, ...]
@@ -160,7 +164,12 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One step as it was executed; memory is that of its largest process."""
+    """One step as it was executed; memory is that of its largest process.
+
+    `given` are files below the run's folder that the kit wrote for it. `written` are those that it
+    made or changed, as they were when it ended; None where nobody looked. `reused_from` names the
+    run that executed it, where that was an earlier one whose files were taken over.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -172,6 +181,9 @@ class Command:
     seconds: float
     peak_memory_bytes: int
     log: File
+    given: tuple[File, ...] = ()
+    written: tuple[File, ...] | None = None
+    reused_from: str | None = None
 
     def __post_init__(self) -> None:
         for name in self.env:
@@ -203,10 +215,44 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One figure that a step measured, such as ROUGE-1 in percent.
+
+    `subject` is whose it is: the engine's, or that of the model it is compared with. It has to be
+    `least` at least and `most` at most; None where nothing was asked for.
+    """
+
+    step: str
+    subject: str
+    metric: str
+    value: float
+    least: float | None
+    most: float | None
+
+    def __post_init__(self) -> None:
+        for number in (self.value, self.least, self.most):
+            if number is not None and not math.isfinite(number):
+                raise ValueError("value, least, most: expected numbers that are finite")
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is what was asked for."""
+        enough = self.least is None or self.value >= self.least
+        return enough and (self.most is None or self.value <= self.most)
+
+    def __str__(self) -> str:
+        asked = "" if self.least is None else f", expected {self.least:g} or more"
+        asked += "" if self.most is None else f", expected {self.most:g} or less"
+        metric = self.metric.replace("rouge", "ROUGE-")
+        return f"{metric} of {self.subject} is {self.value:g}{asked}"
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The record of one example run; stands as `manifest.json` in the run's folder.
 
-    `gpus` are those that the containers were given; what the host has stands in `host`.
+    `gpus` are those that the containers were given; what the host has stands in `host`. `only`
+    are the steps that were asked for, where those were not all.
     """
 
     schema: Literal["kit.manifest/1"]
@@ -226,6 +272,9 @@ class Manifest:
     commands: tuple[Command, ...]
     artifacts: tuple[Artifact, ...]
     outputs: tuple[Output, ...]
+    dataset: Model | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_digest(self.lock)
@@ -246,8 +295,9 @@ class Manifest:
         return [artifact for artifact in self.artifacts if artifact.role == role]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return asdict(self)
+        """The JSON form; optional keys that say nothing are left out."""
+        content: dict[str, Any] = asdict(self, dict_factory=_said)
+        return content
 
     def write(self, folder: Path) -> Path:
         """Write `manifest.json` atomically; returns its path."""
@@ -292,9 +342,23 @@ def parse(content: Any, where: str) -> Manifest:
     if schema != SCHEMA:
         raise content_error(f"{where}: schema: expected {SCHEMA}, found {schema!r}")
     try:
-        return _decode(Manifest, content, "")
+        return decode(Manifest, content)
     except ValueError as error:
         raise content_error(f"{where}: {error}") from error
+
+
+def decode(kind: type[_T], value: Any, key: str = "") -> _T:
+    """Turn JSON into one of the classes of a manifest, refusing whatever does not fit exactly.
+
+    Raises:
+        ValueError: names the key.
+    """
+    found: Any = _value(kind, value, key)
+    return found  # type: ignore[no-any-return]
+
+
+def _said(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in items if key not in _OPTIONAL or value not in (None, ())}
 
 
 def _check_file(path: str, size: int, sha256: str) -> None:
@@ -314,12 +378,6 @@ def _check_digest(text: str) -> None:
     if not text.startswith("sha256:"):
         raise ValueError(f"expected sha256:…, found {text!r}")
     Digest.parse(text)
-
-
-def _decode(kind: type[_T], value: Any, key: str) -> _T:
-    """Turn JSON into `kind`, refusing whatever does not fit exactly; ValueError names the key."""
-    found: Any = _value(kind, value, key)
-    return found  # type: ignore[no-any-return]
 
 
 def _value(kind: Any, value: Any, key: str) -> Any:
@@ -351,14 +409,15 @@ def _instance(kind: Any, value: Any, key: str) -> Any:
     given = dict(_object(value, key))
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]
+    needed = [field.name for field in fields(kind) if field.default is MISSING]
     prefix = f"{key}." if key else ""
-    for name in names:
+    for name in needed:
         if name not in given:
             raise ValueError(f"missing key {prefix}{name}")
     for name in given:
         if name not in names:
             raise ValueError(f"unknown key {prefix}{name}")
-    values = {name: _value(hints[name], given[name], f"{prefix}{name}") for name in names}
+    values = {name: _value(hints[name], given[name], f"{prefix}{name}") for name in given}
     try:
         return kind(**values)
     except ValueError as error:

@@ -138,3 +138,24 @@ def test_no_text_brings_a_traceback(content):
         top.close()
     except KitError as error:
         assert str(error).startswith("f.yaml:")  # noqa: PT017 (an error is one of two outcomes)
+
+
+def test_numbers_have_bounds() -> None:
+    section = document.loads("a: 1\nb: 0.5\nc: 2\nd: true\ne: .nan\n", "x.yaml")
+    assert (section.number("a", 0, 1), section.number("b", 0, 1)) == (1.0, 0.5)
+    for key, place in (("c", "3:4"), ("d", "4:4"), ("e", "5:4")):
+        with pytest.raises(KitError, match=f"{place}: {key}: expected a number from 0 to 1, found"):
+            section.number(key, 0, 1)
+
+
+def test_every_value_has_its_place() -> None:
+    section = document.loads("a: 1\nb:\n  c: [1, 2]\n  d: {e: x}\n", "x.yaml")
+    assert section.is_mapping("b")
+    assert not section.is_mapping("a")
+    assert document.places(section) == {
+        "a": "x.yaml:1:4",
+        "b": "x.yaml:3:3",
+        "b.c": "x.yaml:3:6",
+        "b.d": "x.yaml:4:6",
+        "b.d.e": "x.yaml:4:10",
+    }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kit.data import drivers, gpus, releases, tensorrt, triton
+from kit.data import drivers, gpus, models, releases, tensorrt, triton
 from kit.errors import ExitCode, KitError
 
 if TYPE_CHECKING:
@@ -467,3 +467,17 @@ def test_precisions() -> None:
     rows: list[dict[str, Any]] = gpus.precisions()
     fp8 = [row for row in rows if row["precision"] == "fp8"]
     assert {row["minimum"] for row in fp8} == {"8.9"}
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+def test_models_by_repository_or_by_name() -> None:
+    by_name = models.find("gpt2-medium")
+    assert by_name is not None
+    assert by_name["repository"] == "openai-community/gpt2-medium"
+    assert models.find("anything", "openai-community/gpt2-medium") == by_name
+    assert models.find("GPT-2B-001") == models.find("gpt-2b-001") is not None
+    # A repository decides: a name may be anybody's.
+    assert models.find("gpt2-medium", "somebody/gpt2-medium") is None
+    assert models.find("gpt3") is None

@@ -14,7 +14,7 @@ import pytest
 from packaging.version import Version
 
 from kit import data
-from kit.data import drivers, gpus, layout, ranges, releases, tensorrt, triton
+from kit.data import drivers, gpus, layout, models, ranges, releases, tensorrt, triton
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -220,12 +220,28 @@ def gpus_problems(table: Table, of_releases: Table) -> list[str]:
     return found
 
 
+def models_problems(table: Table) -> list[str]:
+    found = []
+    names = [name for row in table["models"] for name in row["names"]]
+    repositories = [row["repository"] for row in table["models"] if row["repository"]]
+    for what, known in (("name", names), ("repository", repositories)):
+        if len(known) != len(set(known)):
+            found.append(f"models: a {what} is there twice")
+    found += [
+        f"{row['names']}: vocabulary is of NeMo models, and all of them"
+        for row in table["models"]
+        if ("vocabulary" in row) != (row["format"] == "nemo" and row["config"] is not None)
+    ]
+    return found
+
+
 RULES: dict[str, Callable[[Table], list[str]]] = {
     "releases": releases_problems,
     "triton": lambda table: triton_problems(table, READ["releases"]),
     "tensorrt": lambda table: tensorrt_problems(table, READ["releases"]),
     "drivers": drivers_problems,
     "gpus": lambda table: gpus_problems(table, READ["releases"]),
+    "models": models_problems,
 }
 
 
@@ -345,6 +361,13 @@ WRONG_BY_SCHEMA: list[tuple[str, Callable[[Table], object]]] = [
     ("gpus", lambda t: t["precisions"][0].update(minimum=None)),
     ("gpus", lambda t: t["precisions"][0].update(hole="x")),
     ("gpus", lambda t: t["precisions"][0].update(listed=[])),
+    ("gpus", lambda t: t["gpus"][0].pop("memory_source")),
+    ("gpus", lambda t: t["gpus"][0].update(memory_gb=[])),
+    ("models", lambda t: t["models"][0].pop("source")),
+    ("models", lambda t: t["models"][0].update(config=None)),
+    ("models", lambda t: t["models"][0].update(hole="x")),
+    ("models", lambda t: t["models"][0].update(repository="gpt2")),
+    ("models", lambda t: t["models"][0].update(names=[])),
 ]
 WRONG_BY_RULE: list[tuple[str, Callable[[Table], object], str]] = [
     ("releases", lambda t: t["releases"].reverse(), "not in order"),
@@ -409,6 +432,9 @@ WRONG_BY_RULE: list[tuple[str, Callable[[Table], object], str]] = [
     ("gpus", lambda t: t["precisions"].pop(1), "is not told"),
     ("gpus", lambda t: t["precisions"][0]["listed"].append("6.0"), "listed"),
     ("gpus", lambda t: t["precisions"][0].update(minimum="12.0"), "above all"),
+    ("models", lambda t: t["models"][1]["names"].append("gpt2"), "a name is there twice"),
+    ("models", lambda t: t["models"].append(t["models"][0]), "a repository is there twice"),
+    ("models", lambda t: t["models"][0].update(vocabulary=1), "is of NeMo models"),
 ]
 
 
@@ -429,5 +455,5 @@ def test_the_rules_find(name: str, spoil: Callable[[Table], object], said: str) 
 
 
 def test_loaders_read_these_files() -> None:
-    for module in (releases, triton, tensorrt, drivers, gpus):
+    for module in (releases, triton, tensorrt, drivers, gpus, models):
         assert module.table() == READ[module.__name__.rpartition(".")[2]]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kit.digest import Digest
 from kit.examples import recipe
 from kit.examples.run import run
+from kit.examples.taken import Choices
 from kit.images.build import BuiltImage
 from kit.images.engine import BuildRequest, Gpus, RunRequest
 from kit.locks.lock import Input, Lock
@@ -78,7 +79,8 @@ class LocalEngine:
             places[mount.target] = str(link)
 
         def here(text: str) -> str:
-            for place, real in places.items():
+            # The deepest mount first: one may stand inside another.
+            for place, real in sorted(places.items(), reverse=True):
                 if text == place or text.startswith(f"{place}/"):
                     return real + text[len(place) :]
             return text
@@ -169,7 +171,8 @@ class Site:
         release: str = "0.16.0",
         output: Path | None = None,
         gpus: str = "none",
+        **choices: Any,
     ) -> Path:
         chosen = recipe.find(example) if isinstance(example, str) else example
-        asked = Gpus.parse(gpus)
-        return run(self.project, self.engine, self.image, chosen, release, output, asked)
+        asked, how = Gpus.parse(gpus), Choices(**choices)
+        return run(self.project, self.engine, self.image, chosen, release, output, asked, how)

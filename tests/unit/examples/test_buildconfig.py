@@ -76,10 +76,26 @@ def test_valid_as_it_is_for_every_release(tmp_path: Path, release: str) -> None:
         ({"architectures": ["GPT2LMHeadModel"]}, "gpt"),
         (LLAMA, "llama"),
         ({"model_type": "llama"}, "llama"),
+        ({"model_type": "gpt_bigcode"}, "starcoder"),
+        ({"architectures": ["GPTBigCodeForCausalLM"]}, "starcoder"),
+        ({"model_type": "gpt2", "architectures": ["GPT2LMHeadCustomModel"]}, "santacoder"),
     ],
 )
 def test_the_model_says_its_family(tmp_path: Path, config: Any, family: str) -> None:
-    assert load(tmp_path, config=config).family == family
+    found = load(tmp_path, config=config)
+    assert family in (found.family, found.variant)
+    assert (found.family == "llama") == (family == "llama")
+
+
+def test_a_key_of_the_plan_is_found_where_the_file_has_it(tmp_path: Path) -> None:
+    text = GOOD + "  quantization: smoothquant\n"
+    with pytest.raises(KitError, match="writes float16 and float32 only") as caught:
+        plan.plan(load(tmp_path, text.replace("float16", "bfloat16")), "0.5.0")
+    assert str(caught.value).startswith(f"{tmp_path}/buildconfig.yaml:14:17: ")
+    text = GOOD.replace("pp_size: 1", "pp_size: 2")
+    with pytest.raises(KitError, match="tensor parallel only") as caught:
+        plan.plan(load(tmp_path, text, {"model_type": "gpt2"}), "0.5.0")
+    assert str(caught.value).startswith(f"{tmp_path}/buildconfig.yaml:8:12: ")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +128,7 @@ def test_a_model_of_no_known_family(tmp_path: Path, config: Any, message: str) -
         ("  max_batch_size: 4\n", "", "10:3", "missing key 'max_batch_size'"),
         ("./model", "elsewhere", "2:14", "expected a folder with a Hugging Face model"),
         ("./model", "~nobody-is-called-so/x", "2:14", "model_dir: ~nobody-is-called-so/x: "),
-        ("./model", '""', "2:14", "expected the path of a folder"),
+        ("./model", '""', "2:14", "expected a path"),
         ("max_beam_width: 2", "quantization: int9", "13:17", "did you mean int8"),
     ],
 )
@@ -188,9 +204,11 @@ def test_a_run_makes_the_engine_of_the_users_own_model(site: Site, release: str)
 def test_a_model_that_is_links_to_elsewhere_is_refused(site: Site) -> None:
     """As in the cache of huggingface_hub: a container would see links to nothing."""
     folder = site.project.root
-    (folder / "blob").write_text("{}")
-    example = load(folder, GOOD, {"model_type": "gpt2"})
+    shutil.copytree(MODEL, folder / "model")
+    (folder / "model" / "tokenizer.json").rename(folder / "blob")
     (folder / "model" / "tokenizer.json").symlink_to("../blob")
+    text = GOOD.replace("1024", "64").replace("256", "32")
+    example = load(folder, text, (MODEL / "config.json").read_text())
     with pytest.raises(KitError, match=r"tokenizer\.json: a link out of the folder") as caught:
         site.run(example, "0.16.0")
     assert caught.value.exit_code == ExitCode.USAGE

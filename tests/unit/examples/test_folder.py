@@ -83,7 +83,7 @@ def test_a_command_may_not_make_the_logs(tmp_path: Path) -> None:
 def test_a_folder_that_its_owner_removes_meanwhile_is_nobodys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = tmp_path / "runs" / "example" / "0.5.0" / ".run-gone"
+    gone = tmp_path / "runs" / "example" / "0.9.0" / ".run-gone"
     gone.mkdir(parents=True)
     (gone.parent / ".run-file").write_text("x")
     lock = folders._lock
@@ -101,7 +101,7 @@ def test_a_folder_that_its_owner_removes_meanwhile_is_nobodys(
 
 def test_folders_at_work_are_left_alone_and_abandoned_ones_removed(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    abandoned = runs / "example" / "0.5.0" / ".run-abandoned"
+    abandoned = runs / "example" / "0.9.0" / ".run-abandoned"
     (abandoned / "work").mkdir(parents=True)
     with run_folder(runs, "example", "0.9.0") as first:
         assert not abandoned.exists()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kit.data import releases
-from kit.examples import recipe
+from kit.examples import dialect, recipe
 from kit.examples.plan import plan
 from kit.manifests.record import ENVIRONMENT
 
@@ -80,3 +80,30 @@ def test_script_runs_exactly_the_plan(tmp_path: Path, shell: str, release: str) 
     ).replace("/kit/work", str(tmp_path / "work"))
     assert seen.read_text() == expected
     assert (tmp_path / "work" / "checkpoint").is_dir()
+
+
+@pytest.mark.parametrize("release", ["0.5.0", "0.8.0", "0.16.0", "1.2.1"])
+def test_every_script_is_one_of_a_shell(release: str) -> None:
+    for example in recipe.catalog():
+        if dialect.refusal(example, release) is None:
+            text = plan(example, release).script()
+            subprocess.run(["sh", "-n"], input=text, text=True, check=True)
+
+
+def test_a_plan_says_what_is_the_users_own(tmp_path: Path) -> None:
+    example = recipe.with_model(recipe.find("gpt-next-8b-prompt-tuning"), tmp_path)
+    assert plan(example, "0.16.0").to_dict()["folders"] == [
+        {
+            "path": str(tmp_path / "megatron_converted_8b_tp4_pp1.nemo"),
+            "mount": "/kit/model/megatron_converted_8b_tp4_pp1.nemo",
+        },
+        {
+            "path": str(tmp_path / "email_composition.nemo"),
+            "mount": "/kit/input/email_composition.nemo",
+        },
+        {"path": str(tmp_path / "input.csv"), "mount": "/kit/input/input.csv"},
+    ]
+    assert "folders" not in plan(recipe.find("gpt-next-8b-prompt-tuning"), "0.16.0").to_dict()
+    both = recipe.with_dataset(recipe.with_model(recipe.find("gpt2-summarize"), tmp_path), tmp_path)
+    mounts = [item["mount"] for item in plan(both, "0.16.0").to_dict()["folders"]]
+    assert mounts == ["/kit/model", "/kit/dataset"]

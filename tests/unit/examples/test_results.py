@@ -9,6 +9,7 @@ import pytest
 from kit.digest import Digest
 from kit.errors import ExitCode, KitError
 from kit.examples import recipe, results, text
+from kit.examples.fingerprints import Fingerprints
 from tests.unit.examples.local import MODEL
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def put(work: Path, name: str, content: bytes = b"x") -> None:
 def test_artifacts_are_sorted_with_role_and_digest(tmp_path: Path) -> None:
     for name in ("engine/rank0.engine", "engine/model.cache", "checkpoint/1-gpu/a.bin"):
         put(tmp_path, name, name.encode())
-    found = results.artifacts(tmp_path)
+    found = results.artifacts(tmp_path, Fingerprints())
     assert [(item.path, item.role) for item in found] == [
         ("checkpoint/1-gpu/a.bin", "checkpoint"),
         ("engine/model.cache", "cache"),
@@ -39,7 +40,7 @@ def test_artifacts_are_sorted_with_role_and_digest(tmp_path: Path) -> None:
 def test_what_cannot_be_recorded_is_refused(tmp_path: Path, name: str) -> None:
     put(tmp_path, name)
     with pytest.raises(KitError) as caught:
-        results.artifacts(tmp_path)
+        results.artifacts(tmp_path, Fingerprints())
     assert caught.value.exit_code == ExitCode.CONTENT
 
 
@@ -47,11 +48,11 @@ def test_links_and_pipes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "engine").mkdir()
     os.mkfifo(tmp_path / "engine" / "pipe")
     with pytest.raises(KitError, match="regular files"):
-        results.artifacts(tmp_path)
+        results.artifacts(tmp_path, Fingerprints())
     (tmp_path / "engine" / "pipe").unlink()
     (tmp_path / "engine" / "link").symlink_to("/")
     with pytest.raises(KitError, match="regular files"):
-        results.artifacts(tmp_path)
+        results.artifacts(tmp_path, Fingerprints())
 
 
 def rows_for(answers: dict[str, list[int]]) -> str:
@@ -66,7 +67,7 @@ def test_prompt_answer_and_padding_are_told_apart(tmp_path: Path) -> None:
     prompts = EXAMPLE.run.prompts
     answers = dict(zip(prompts, ([5, 6, 383, 7], [8], []), strict=True))
     put(tmp_path, "output/tokens.csv", rows_for(answers).encode())
-    found = results.outputs(EXAMPLE, "0.16.0", tmp_path, MODEL)
+    found = results.outputs(EXAMPLE, "0.16.0", tmp_path, MODEL, {"run"})
     assert [list(output.token_ids) for output in found] == [[5, 6], [8], []]
     tokenizer = text.load(MODEL)
     assert tokenizer is not None
@@ -77,14 +78,14 @@ def test_prompt_answer_and_padding_are_told_apart(tmp_path: Path) -> None:
 def test_answers_end_at_the_length_that_was_asked_for(tmp_path: Path) -> None:
     example = dataclasses.replace(EXAMPLE, run=recipe.Run(("Alice was",), 2, None))
     put(tmp_path, "output/tokens.csv", rows_for({"Alice was": [1, 2, 3, 4]}).encode())
-    (found,) = results.outputs(example, "0.16.0", tmp_path, MODEL)
+    (found,) = results.outputs(example, "0.16.0", tmp_path, MODEL, {"run"})
     assert found.token_ids == (1, 2)
 
 
 def test_without_a_readable_tokenizer_the_row_is_kept(tmp_path: Path) -> None:
     example = dataclasses.replace(EXAMPLE, run=recipe.Run(("Alice was",), 2, None))
     put(tmp_path, "output/tokens.csv", b"1,2,3\n")
-    (found,) = results.outputs(example, "0.16.0", tmp_path, tmp_path)
+    (found,) = results.outputs(example, "0.16.0", tmp_path, tmp_path, {"run"})
     assert (found.prompt_token_ids, found.token_ids, found.text) == (None, (1, 2, 3), None)
 
 
@@ -94,5 +95,5 @@ def test_without_a_readable_tokenizer_the_row_is_kept(tmp_path: Path) -> None:
 def test_malformed_rows_are_refused(tmp_path: Path, content: bytes) -> None:
     put(tmp_path, "output/tokens.csv", content)
     with pytest.raises(KitError, match=r"tokens\.csv") as caught:
-        results.outputs(EXAMPLE, "0.16.0", tmp_path, MODEL)
+        results.outputs(EXAMPLE, "0.16.0", tmp_path, MODEL, {"run"})
     assert caught.value.exit_code == ExitCode.CONTENT

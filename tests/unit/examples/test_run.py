@@ -13,8 +13,7 @@ import jsonschema
 import pytest
 
 from kit.errors import ExitCode, KitError
-from kit.examples import recipe
-from kit.examples import run as runner
+from kit.examples import execution, recipe
 from kit.examples.recipe import Run
 from kit.manifests import record
 from kit.manifests.diff import diff
@@ -156,7 +155,7 @@ def test_a_failure_names_the_whole_command_line(site: Site, tmp_path: Path) -> N
         site.run(output=tmp_path / "my runs", gpus="0,1")
     assert caught.value.hint == (
         "kit run gpt2-tiny --stack rehearsal --release 0.16.0 --gpus 0,1 "
-        f"--output '{tmp_path}/my runs'"
+        f"--output '{tmp_path}/my runs' --resume"
     )
 
 
@@ -196,7 +195,7 @@ def test_any_user_can_read_what_is_mounted_whatever_the_umask(site: Site) -> Non
 def test_a_report_of_another_shape_is_no_measurement(tmp_path: Path, content: str) -> None:
     report = tmp_path / ".step.json"
     report.write_text(content)
-    assert runner._measured(report) is None
+    assert execution.measurements(report) is None
 
 
 def test_a_command_that_spoils_its_report_fails(
@@ -247,7 +246,7 @@ def test_link_among_the_results_is_refused(site: Site) -> None:
     with pytest.raises(KitError, match="regular files") as caught:
         site.run()
     assert caught.value.exit_code == ExitCode.CONTENT
-    assert list((site.project.root / "runs").rglob("*-failed/logs/run.log"))
+    assert list((site.project.root / "runs").rglob("*-failed/logs/build.log"))
 
 
 def test_killed_run_leaves_nothing_visible_and_the_next_run_cleans_up(

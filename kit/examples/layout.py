@@ -1,0 +1,18 @@
+"""Where things lie in the container of an example: what it is given, and what it makes."""
+
+MODEL = "/kit/model"
+"""The model's folder, the tokenizer's for dummy weights, or the folder of a .nemo archive."""
+DATASET = "/kit/dataset"
+"""What an evaluation reads."""
+INPUT = "/kit/input"
+"""Single files: a table of prompts, token ids, a timing cache."""
+LORA = "/kit/lora"
+"""Adapters."""
+ROUGE = "/kit/rouge"
+"""The script of the metric."""
+
+WORK = "/kit/work"
+CHECKPOINT = f"{WORK}/checkpoint"
+ENGINE = f"{WORK}/engine"
+OUTPUT = f"{WORK}/output"
+CACHE = f"{WORK}/cache"
