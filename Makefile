@@ -52,12 +52,19 @@ engine: .venv/.ready
 	@.venv/bin/python -m kit.commands.install_engine
 
 .PHONY: oracle
-oracle: .venv/.ready ## PyTorch, the peer of the reference backend's numbers
+oracle: .venv/.ready ## PyTorch and ROUGE, the peers of the reference backend's numbers
 	$(PIP_INSTALL) --no-deps --require-hashes --requirement lockfiles/python/torch.txt
+	$(PIP_INSTALL) --no-deps --no-build-isolation --require-hashes \
+	  --requirement lockfiles/python/rouge.txt
 
 .PHONY: rehearsal
 rehearsal: setup ## the whole pipeline on any machine, then once more offline, compared
 	@.venv/bin/python -m kit.rehearsal
+
+.PHONY: airgap-test
+airgap-test: setup ## a delivery crosses the air gap and is made again; report in build/airgap
+	KIT_AIRGAP_FOLDER=build/airgap \
+	  .venv/bin/python -m pytest -s tests/integration/test_airgap.py $(PYTEST_ARGS)
 
 .PHONY: release_build
 release_build: ## fetch and build the image of STACK (or RELEASE=0.16.0; CUDA_ARCHS="80-real;90-real")

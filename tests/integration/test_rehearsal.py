@@ -75,7 +75,11 @@ def test_wheels_from_source_are_bit_identical_and_recorded(builds):
         names = archive.getnames()
         record = archive.extractfile("opt/tensorrt_llm/wheels.sha256").read().decode()
     wheels = dict(reversed(line.split()) for line in record.splitlines())
-    assert [name.split("-")[0] for name in sorted(wheels)] == ["./kit_rehearsal", "./mpi4py"]
+    assert [name.split("-")[0] for name in sorted(wheels)] == [
+        "./kit_rehearsal",
+        "./mpi4py",
+        "./rouge_score",
+    ]
     assert all("+rehearsal" in name for name in wheels if "kit_rehearsal" in name)
     assert not [name for name in names if "inputs" in name or name.endswith(".whl")]
     assert not [name for name in names if name.startswith(("context", "wheels", "tmp/", "build"))]
