@@ -142,6 +142,7 @@ relock: .venv/.ready ## resolve the environment of .venv again (needs uv)
 	uv pip compile pyproject.toml --group dev --group oracle --universal --python-version 3.10 \
 	  --generate-hashes --no-header --no-emit-index-url --quiet --upgrade \
 	  --output-file lockfiles/python/dev.txt
+	.venv/bin/python -m kit.bundles.wheels
 
 .PHONY: clean
 clean: ## remove what was built here; store and images stay

@@ -187,11 +187,35 @@ def parser() -> argparse.ArgumentParser:
         "read, check, compare records of runs",
         "kit manifest diff A/manifest.json B/manifest.json",
     )
-    manifest.add_argument("action", choices=["show", "verify", "diff"])
-    manifest.add_argument("paths", nargs="+", metavar="MANIFEST")
+    actions = ["show", "verify", "diff", "sbom", "provenance"]
+    manifest.add_argument("action", choices=actions)
+    manifest.add_argument(
+        "paths", nargs="+", metavar="MANIFEST", help="sbom and provenance: or the name of a stack"
+    )
+
+    reproduce = _command(
+        commands,
+        "reproduce",
+        "run what a manifest records again, network off, and say how far both agree",
+        "kit reproduce runs/gpt2-tiny/0.9.0/…/manifest.json --require L6 --report report.html",
+    )
+    reproduce.add_argument("manifest", metavar="MANIFEST", help="or the folder of its run")
+    reproduce.add_argument("--require", metavar="LEVEL", help="L0 to L8; exit 4 below it")
+    reproduce.add_argument("--gpus", metavar="GPUS", help="none, all, 0,1; as recorded without it")
+    reproduce.add_argument("--report", metavar="FILE", help="write the report as one HTML file")
+    reproduce.add_argument("--output", metavar="DIR", help="instead of runs/reproductions")
+    reproduce.add_argument("--config", metavar="FILE", help="the recipe, where it is your own")
+    reproduce.add_argument("--model", metavar="DIR", help="the model, where no stack locks it")
+    reproduce.add_argument("--dataset", metavar="DIR", help="what an evaluation reads")
+    reproduce.add_argument("--allow-pickle", action="store_true", help="weights may be pickles")
+    reproduce.add_argument(
+        "--receipt", metavar="FILE", help="add the result to a receipt of `kit bundle load`"
+    )
+    reproduce.add_argument("--sign-with", metavar="KEY", help="sign the receipt")
 
     _compat(commands)
     _questions(commands)
+    _bundle(commands)
     return top
 
 
@@ -225,6 +249,51 @@ def _compat(commands: argparse._SubParsersAction[_Parser]) -> None:
         const="",
         help="what a rule holds and where that comes from; without a name, all rules",
     )
+
+
+def _bundle(commands: argparse._SubParsersAction[_Parser]) -> None:
+    bundle = _command(
+        commands,
+        "bundle",
+        "what crosses the air gap: make it, check it, import it",
+        "kit bundle create OUT --stack rehearsal --key KEY && kit bundle verify OUT",
+    )
+    actions = ["create", "verify", "load", "list", "push", "export"]
+    bundle.add_argument("action", choices=actions)
+    bundle.add_argument("bundle", nargs="?", metavar="BUNDLE", help="its folder")
+    bundle.add_argument("target", nargs="?", metavar="REGISTRY", help="push: host/prefix")
+    bundle.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="create: private key that signs; verify, load: the sender's .pub, "
+        "instead of those in KIT_HOME/trusted-keys",
+    )
+    bundle.add_argument("--jobs", type=int, metavar="N", help="threads, by default one a core")
+    what = bundle.add_argument_group("create")
+    for name, meta, text in (
+        ("stack", "S", "its image, lock, inputs, models"),
+        ("example", "E", "its recipe and, of the stacks, its model"),
+        ("model", "NAME|DIR", "of a stack, or a folder"),
+        ("dataset", "DIR", "calibration or evaluation data"),
+        ("manifest", "FILE", "of a run, with all that lies beside it"),
+        ("file", "FILE|DIR", "anything else"),
+    ):
+        what.add_argument(f"--{name}", action="append", default=[], metavar=meta, help=text)
+    what.add_argument("--without-inputs", action="store_true", help="the image, not what made it")
+    what.add_argument("--without-kit", action="store_true", help="the site has the kit already")
+    what.add_argument("--name", metavar="NAME", help="deliveries of one name follow each other")
+    what.add_argument("--sequence", type=int, metavar="N", help="which delivery of that name")
+    what.add_argument("--part-size", metavar="SIZE", help="4G (as by default), 55MiB, 4.7G …")
+    what.add_argument("--since", metavar="BUNDLE", help="only what that one has not")
+    site = bundle.add_argument_group("verify, load, export")
+    site.add_argument("--receipt", metavar="FILE", help="what was found, to send back")
+    site.add_argument("--sign-with", metavar="KEY", help="sign the receipt")
+    site.add_argument(
+        "--allow-rollback", action="store_true", help="load an older delivery than the last"
+    )
+    site.add_argument("--to", metavar="FORMAT", help="export: hauler or zarf")
 
 
 def _questions(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -74,7 +74,7 @@ class Store:
             raise environment_error(
                 f"{named} is not in the store {self.root}", hint=f"kit fetch {stack}"
             )
-        return self._place(digest)
+        return self.place(digest)
 
     def checked(self, digest: Digest, what: str = "", stack: str = "STACK") -> Path:
         """The file with this digest, like `path`, hashed again: disks forget, people edit.
@@ -164,7 +164,7 @@ class Store:
     def has(self, digest: Digest, size: int | None = None) -> bool:
         """Whether the file is there, with this size; it is never there in part."""
         try:
-            found = self._place(digest).stat().st_size
+            found = self.place(digest).stat().st_size
         except FileNotFoundError:
             return False
         return size is None or size == found
@@ -258,9 +258,10 @@ class Store:
 
     def discard(self, digest: Digest) -> None:
         """Take a file out, so that the next fetch brings it again."""
-        self._place(digest).unlink(missing_ok=True)
+        self.place(digest).unlink(missing_ok=True)
 
-    def _place(self, digest: Digest) -> Path:
+    def place(self, digest: Digest) -> Path:
+        """Where the file with this digest lies, whether or not it is there."""
         return self.root / "sha256" / digest.hex[:2] / digest.hex
 
     def _partial(self, digest: Digest) -> Path:
@@ -368,7 +369,7 @@ class Reception:
                 f"{self.origin}: wrong content: expected {self.digest}, {self.size} bytes, "
                 f"found {found}; nothing of it was kept"
             )
-        place = self._store._place(self.digest)  # noqa: SLF001
+        place = self._store.place(self.digest)
         with disk_errors(place):
             os.fchmod(self._descriptor, 0o444)
             os.fsync(self._descriptor)

@@ -1,7 +1,7 @@
 """`make bench`: the kit's own cost, as ratios against a peer in the same run.
 
-Peers: a bare `python3 -c pass`, `grep`, `curl` with `sha256sum`, `aria2c`, `sha256sum` on all cores, and
-the engine's own command line. Each figure is the median of its repetitions; nothing here is asserted.
+Peers: a bare `python3 -c pass`, `grep`, `curl` with `sha256sum`, `aria2c`, `sha256sum` on all cores,
+the engine's own command line, and for bundles what `bench_bundles` says. Each figure is the median of its repetitions; nothing here is asserted.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from kit.images.engine import Gpus
 from kit.locks import fetch, lock
 from kit.locks.lock import Input, Lock
 from kit.store import Store
+from tests import bench_bundles
 
 STACK = "rehearsal"
 FETCHED_BYTES = 500_000_000
@@ -408,7 +409,7 @@ def main():
     _command(sys.executable, "-m", "kit", "build", STACK, "--quiet", stderr=subprocess.DEVNULL)
     rows = [start_up(), *asking(), diagnosing(), fetching()]
     rows += [*fetching_many(), hashing()]
-    rows += [*building(place, engine), running(place, engine)]
+    rows += [*building(place, engine), running(place, engine), *bench_bundles.rows()]
     shown = [
         [ours, peer, f"{took:.3f} s", f"{reference:.3f} s", f"{ratio:.2f}", aim]
         for ours, peer, took, reference, ratio, aim in rows

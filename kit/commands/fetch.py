@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kit import preflight, project
+from kit.bundles import wheels
 from kit.commands import stacks
 from kit.console import envelope, note, result, size
 from kit.locks import fetch, intent
@@ -17,14 +18,11 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> int:
     """Download what is missing, by digest."""
     place = project.find()
-    stack = stacks.choose(place, options.stack)
-    lock = locks.load(place.lock_path(stack))
-    wanted = intent.load(place.intent_path(stack))
-    findings = preflight.check_fetch(place, wanted, lock)
-    preflight.require(findings)
-    for finding in findings:
-        if finding.state != "ok":
-            note(f"{finding.state}: {finding.name}: {finding.detail}")
+    if options.stack == wheels.STACK:
+        stack, lock = wheels.STACK, locks.load(wheels.lock_path(place))
+    else:
+        stack = stacks.choose(place, options.stack)
+        lock = _checked(place, stack)
     report = fetch.fetch(place, lock, jobs=options.jobs)
     if options.json:
         envelope(
@@ -45,3 +43,15 @@ def run(options: argparse.Namespace) -> int:
         f"({size(report.bytes)}) in {report.seconds:.1f} s"
     )
     return 0
+
+
+def _checked(place: project.Project, stack: str) -> locks.Lock:
+    """The lock of a stack, once nothing stands in the way of fetching it."""
+    lock = locks.load(place.lock_path(stack))
+    wanted = intent.load(place.intent_path(stack))
+    findings = preflight.check_fetch(place, wanted, lock)
+    preflight.require(findings)
+    for finding in findings:
+        if finding.state != "ok":
+            note(f"{finding.state}: {finding.name}: {finding.detail}")
+    return lock

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-DATA = (".json", ".yaml", ".safetensors", ".txt", ".sh")
+DATA = (".json", ".yaml", ".safetensors", ".txt", ".sh", ".css")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,60 @@
+"""Files that do something when they are opened, installed or run: what reviewers look at first."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from kit.files import disk_errors
+
+if TYPE_CHECKING:
+    from kit.bundles.contents import Content, Entry
+
+CLASSES = {
+    "image": "container images: programs",
+    "engine": "engines: loading one runs code in it",
+    "pickle": "pickles: reading one runs what it says",
+    "wheel": "Python packages",
+    "package": "Debian packages with their maintainer scripts",
+    "library": "programs and libraries",
+    "script": "scripts and source code",
+}
+"""Class → what it is, for people."""
+_SUFFIXES = {
+    "engine": (".engine", ".plan", ".trt"),
+    "pickle": (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".nemo"),
+    "wheel": (".whl",),
+    "package": (".deb", ".rpm", ".run"),
+    "script": (".py", ".sh", ".bash", ".pl", ".rb", ".ps1", ".js"),
+}
+_LIBRARY = re.compile(r".+\.(so(\.\d+)*|dll|exe|dylib)")
+_PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_EXECUTABLE = (b"\x7fELF", b"#!")
+
+
+def classify(content: Content, entry: Entry) -> str | None:
+    """The class of a file, by name and, where names say nothing, by its first bytes."""
+    if content.kind == "image":
+        return "image" if entry.role == "layer" else None
+    if content.kind == "inputs" and entry.role == "oci":
+        return "image"
+    name = entry.title.rpartition("/")[2].lower()
+    for found, suffixes in _SUFFIXES.items():
+        if name.endswith(suffixes):
+            return found
+    if name.endswith((".tar.gz", ".tar")) and entry.role in ("sdist", "git"):
+        return "script"
+    if _LIBRARY.fullmatch(name):
+        return "library"
+    if name.endswith(".bin") and _head(entry).startswith(_PICKLED):
+        return "pickle"
+    if "." not in name and entry.role in ("file", "model", "program"):
+        return "library" if _head(entry).startswith(_EXECUTABLE) else None
+    return None
+
+
+def _head(entry: Entry) -> bytes:
+    if isinstance(entry.source, bytes):
+        return entry.source[:4]
+    with disk_errors(entry.source), entry.source.open("rb") as stream:
+        return stream.read(4)

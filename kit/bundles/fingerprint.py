@@ -1,0 +1,159 @@
+"""Digests of many files on all cores, remembered for as long as nothing changes.
+
+A file is the same one while device, inode, size and both times are; one that changed a moment ago
+may change again within the same tick, and is not remembered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kit.digest import CHUNK, Digest
+from kit.errors import content_error, usage_error
+from kit.files import disk_errors, write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+Mark = tuple[int, int, int, int, int]
+_SETTLED = 2_000_000_000
+"""Nanoseconds after which a change gets another time."""
+_SAVE_EVERY = 5.0
+"""Seconds of hashing that a kill may cost."""
+_MOST = 500_000
+"""Digests that are remembered; the oldest go."""
+_SAMPLE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Print:
+    """A file's mark when it was hashed, and its digest."""
+
+    mark: Mark
+    digest: str
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.mark[2]
+
+
+def mark_of(status: os.stat_result) -> Mark:
+    """What tells one state of a file from another."""
+    return (
+        *(status.st_dev, status.st_ino, status.st_size),
+        *(status.st_mtime_ns, status.st_ctime_ns),
+    )
+
+
+def marks(paths: Iterable[Path]) -> dict[Path, Mark]:
+    """The mark of every file.
+
+    Raises:
+        KitError: not there (exit 2), no regular file (exit 4), cannot be read (exit 3).
+    """
+    return {path: mark_of(_status(path)) for path in paths}
+
+
+class Memory:
+    """Digests by mark, also those of earlier processes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = _read(path)
+        self._fresh: dict[Mark, str] = {}
+        self._lock = threading.Lock()
+        self._saved = time.monotonic()
+
+    def find(self, mark: Mark) -> Print | None:
+        """What is known of a file."""
+        digest = self._known.get(mark)
+        return None if digest is None else Print(mark, digest)
+
+    def hash(self, path: Path, on_bytes: Callable[[int], object]) -> Print:
+        """Hash a file; may be called by several threads.
+
+        Raises:
+            KitError: it changed meanwhile (exit 4), or cannot be read (exit 3).
+        """
+        hasher = hashlib.sha256()
+        with disk_errors(path), path.open("rb", buffering=0) as stream:
+            before = mark_of(os.fstat(stream.fileno()))
+            buffer = memoryview(bytearray(min(CHUNK, max(before[2], 1))))
+            while count := stream.readinto(buffer):
+                hasher.update(buffer[:count])
+                on_bytes(count)
+            if mark_of(os.fstat(stream.fileno())) != before:
+                raise content_error(f"{path}: changed while it was read", hint="try again")
+        found = Print(before, hasher.hexdigest())
+        with self._lock:
+            self._fresh[before] = found.digest
+            if time.monotonic() - self._saved > _SAVE_EVERY:
+                self._save()
+        return found
+
+    def save(self) -> None:
+        """Write down what was hashed."""
+        with self._lock:
+            if self._fresh:
+                self._save()
+
+    def _save(self) -> None:
+        latest = time.time_ns() - _SETTLED
+        settled = {mark: one for mark, one in self._fresh.items() if max(mark[3:]) < latest}
+        rows = [[*mark, one] for mark, one in ({**self._known, **settled}).items()][-_MOST:]
+        write_bytes(self._path, json.dumps(rows, separators=(",", ":")).encode())
+        self._saved = time.monotonic()
+
+
+def batches(files: Mapping[Path, Mark]) -> Iterator[list[Path]]:
+    """The largest first, so that no long one is left to a single core; small ones together."""
+    batch: list[Path] = []
+    size = 0
+    for path in sorted(files, key=lambda path: (-files[path][2], path)):
+        batch.append(path)
+        size += files[path][2] + 4096
+        if size >= 4 * CHUNK:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def sample(path: Path, size: int) -> bytes:
+    """A few bytes of a file: two files with different samples are different."""
+    hasher = hashlib.sha256()
+    with disk_errors(path), path.open("rb", buffering=0) as stream:
+        for place in (0, size // 2, max(0, size - _SAMPLE)):
+            hasher.update(os.pread(stream.fileno(), _SAMPLE, place))
+    return hasher.digest()
+
+
+def _status(path: Path) -> os.stat_result:
+    with disk_errors(path):
+        try:
+            status = path.stat()
+        except FileNotFoundError as error:
+            raise usage_error(f"{path}: there is no such file") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise content_error(f"{path}: expected a regular file: nothing else can be carried")
+    return status
+
+
+def _read(memory: Path) -> dict[Mark, str]:
+    try:
+        rows: Any = json.loads(memory.read_bytes())
+        return {
+            (int(a), int(b), int(c), int(d), int(e)): Digest(digest).hex
+            for a, b, c, d, e, digest in rows
+        }
+    except (OSError, ValueError, TypeError):
+        return {}  # none yet, or damaged: hashed again

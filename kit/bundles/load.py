@@ -1,0 +1,401 @@
+"""Into the site: verified as it is read, imported only once all of it has been, digests kept.
+
+Objects are first written beside the store, each under its digest. When the last one is right, they
+are linked to where they belong: blobs of images, inputs in the store, files in folders. Killed at
+any moment, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kit import files
+from kit.artifacts import bounded
+from kit.bundles import site, verifier
+from kit.console import progress, size
+from kit.digest import Digest
+from kit.errors import content_error, environment_error
+from kit.files import disk_errors, locked, make_folder, write_json
+from kit.images import records
+from kit.images.oci import DOCKER_MANIFEST, MANIFEST, Layout
+from kit.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from kit.bundles.verifier import Content, Index, Item, Report
+    from kit.project import Project
+
+_HEADROOM = 1 << 19
+_LARGE = 4 << 20
+"""Bytes of a file that is worth a flush of its own, while others are written."""
+_FEW = 200
+_SHOWN = 20
+_BUILD_KEYS = {"key", "lock", "manifest_digest", "engine"}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What came in: the bundle, who signed it, and where each content is now."""
+
+    index: Index
+    signer: str | None
+    pinned: bool
+    places: tuple[tuple[Content, Path], ...]
+    notes: tuple[str, ...]
+
+
+def refuse(report: Report, folder: Path) -> Index:
+    """The index of a bundle that is as it should be.
+
+    Raises:
+        KitError: it is not; every problem is named (exit 4).
+    """
+    if report.ok and report.bundle is not None:
+        return report.bundle
+    shown = [f"  - {problem}" for problem in report.problems[:_SHOWN]]
+    more = len(report.problems) - _SHOWN
+    shown += [f"  - and {more} more"] if more > 0 else []
+    raise content_error(
+        "\n".join([f"{folder}: not verified, nothing was imported:", *shown]),
+        hint="carry what is named again",
+    )
+
+
+def load(
+    project: Project,
+    folder: Path,
+    keys: Sequence[bytes],
+    *,
+    allow_rollback: bool = False,
+    jobs: int = 1,
+) -> Loaded:
+    """Verify a bundle and import all of it.
+
+    Raises:
+        KitError: not verified, older than the last one, or the site lacks what a delta needs
+            (exit 4); no room (exit 3).
+        verifier.Refused: it cannot be read.
+    """
+    report = verifier.check_head(folder, keys)
+    index = refuse(report, folder)
+    home = project.home / "bundles"
+    with disk_errors(home), locked(home / "locks" / f"load-{index.name}"):
+        last = site.last(project, index.name)
+        if not allow_rollback:
+            site.refuse_rollback(last, index, folder)
+        work = _Loading(project, folder, index, keys, jobs)
+        required = work.required()
+        work.stage()
+        places = work.commit(required)
+        notes = work.notes(places)
+        site.remember(project, index, report.signer, places, work.origins)
+        shutil.rmtree(work.staging, ignore_errors=True)
+    pinned = report.pinned
+    return Loaded(index, report.signer, pinned, tuple(places), tuple(notes))
+
+
+class _Loading:
+    def __init__(
+        self, project: Project, folder: Path, index: Index, keys: Sequence[bytes], jobs: int
+    ) -> None:
+        self.project = project
+        self.folder = folder
+        self.index = index
+        self.keys = keys
+        self.jobs = jobs
+        self.staging = project.home / "bundles" / "loading" / index.identity
+        self.layout = Layout(project.images)
+        self.store = Store(project.store)
+        self.origins: dict[str, str] = {}
+        self.left: dict[str, int] = {}
+        self.are_few = sum(item.size < _LARGE for item in index.items) <= _FEW
+
+    def required(self) -> dict[str, Path]:
+        """Where what a delta leaves out is at this site, hashed.
+
+        Raises:
+            KitError: something is missing or damaged (exit 4).
+        """
+        wanted = self.index.requires
+        found = {
+            digest: site.find(self.project, digest, length) for digest, length in wanted.items()
+        }
+        with ThreadPoolExecutor(self.jobs) as pool:
+            rows = [
+                (digest, path, pool.submit(Digest.of_file, path))
+                for digest, path in found.items()
+                if path is not None
+            ]
+            good = {digest: path for digest, path, task in rows if task.result().hex == digest}
+        missing = [digest for digest in wanted if digest not in good]
+        if missing:
+            uses = self.index.uses()
+            lines = [f"  - {digest}: {uses[digest][0]}" for digest in missing[:_SHOWN]]
+            more = [f"  - and {len(missing) - _SHOWN} more"] if len(missing) > _SHOWN else []
+            raise content_error(
+                "\n".join(
+                    [
+                        (
+                            f"{self.folder}: a delta to bundle {self.index.base}: this site lacks "
+                            f"{len(missing)} of its {len(wanted)} objects; nothing was written:"
+                        ),
+                        *lines,
+                        *more,
+                    ]
+                ),
+                hint="kit bundle load THAT-BUNDLE first, or ask for one that is no delta",
+            )
+        return good
+
+    def stage(self) -> None:
+        """Write every object under its digest; what does not verify stops everything."""
+        make_folder(self.staging)
+        with os.scandir(self.staging) as entries:
+            self.left = {entry.name: entry.stat().st_size for entry in entries}
+        needed = [item for item in self.index.items if self.left.get(item.sha256) != item.size]
+        self.require_room(sum(item.size for item in needed))
+        self.refuse_other_sizes()
+        bad: list[str] = []
+        with (
+            verifier.Stream(self.folder, self.index) as stream,
+            progress(self.index.size, f"load {self.index.name}") as bar,
+            ThreadPoolExecutor(self.jobs) as pool,
+        ):
+            ordered = sorted(
+                range(len(self.index.items)), key=lambda at: -self.index.items[at].size
+            )
+            batches = verifier.batches(ordered, self.index)
+            tasks = [pool.submit(self.batch, stream, batch, bar.update, bad) for batch in batches]
+            tasks.append(pool.submit(self.frames, stream, bad))
+            try:
+                for task in tasks:
+                    task.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        if bad:
+            self.refuse_damaged()
+        # What is linked below must not be empty after a power cut. Ten thousand small files are
+        # flushed at once: one by one, each would wait for the disk.
+        if not self.are_few:
+            os.sync()
+
+    def refuse_other_sizes(self) -> None:
+        for part in self.index.parts:
+            try:
+                found = (self.folder / part.name).lstat().st_size
+            except FileNotFoundError:
+                found = -1
+            if found != part.size:
+                self.refuse_damaged()
+
+    def refuse_damaged(self) -> None:
+        """Look at all of it once more, to name everything that is wrong."""
+        refuse(verifier.check(self.folder, self.keys, self.jobs), self.folder)
+        raise environment_error(f"{self.folder}: reads differently each time", hint="dmesg | tail")
+
+    def require_room(self, needed: int) -> None:
+        free = files.free_bytes(self.staging)
+        if needed and needed + _HEADROOM > free:
+            raise environment_error(
+                f"not enough disk for {self.project.home}: {size(needed)} are missing, "
+                f"{size(free)} are free",
+                hint="export KIT_HOME=<a folder on a larger disk>",
+            )
+
+    def batch(
+        self,
+        stream: verifier.Stream,
+        numbers: Sequence[int],
+        on_bytes: Callable[[int], object],
+        bad: list[str],
+    ) -> None:
+        for number in numbers:
+            if bad:
+                return
+            item = self.index.items[number]
+            if not self.copy(stream, item):
+                bad.append(item.sha256)
+            on_bytes(item.size)
+
+    def copy(self, stream: verifier.Stream, item: Item) -> bool:
+        """One object into the staging folder; False if it is not what it is called.
+
+        One that is there already, from a run that was killed, is hashed in its stead.
+        """
+        place = self.staging / item.sha256
+        if item.sha256 in self.left:
+            if Digest.of_file(place).hex == item.sha256:
+                return self.matches(stream, item)
+            place.unlink()
+        hasher = hashlib.sha256()
+        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        try:
+            for piece in stream.pieces(item.offset, item.size):
+                hasher.update(piece)
+                rest = piece
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+            os.fchmod(descriptor, 0o444)  # whatever the umask: containers have another user
+            if item.size >= _LARGE or self.are_few:
+                os.fdatasync(descriptor)
+        except verifier.Gap:
+            return False
+        finally:
+            os.close(descriptor)
+        return hasher.hexdigest() == item.sha256
+
+    def matches(self, stream: verifier.Stream, item: Item) -> bool:
+        """Whether the bundle still holds what was taken from it before."""
+        hasher = hashlib.sha256()
+        try:
+            for piece in stream.pieces(item.offset, item.size):
+                hasher.update(piece)
+        except verifier.Gap:
+            return False
+        return hasher.hexdigest() == item.sha256
+
+    def frames(self, stream: verifier.Stream, bad: list[str]) -> None:
+        """What stands between the objects."""
+        try:
+            for number in range(len(self.index.items) + 1):
+                start, count, expected = stream.frame(number)
+                if stream.read(start, count) != expected:
+                    bad.append(f"frame {number}")
+                    return
+        except verifier.Gap:
+            bad.append("gap")
+
+    def commit(self, required: dict[str, Path]) -> list[tuple[Content, Path]]:
+        """Link everything to where it belongs; images get their names last."""
+        sources = {item.sha256: self.staging / item.sha256 for item in self.index.items}
+        sources |= required
+        places = []
+        for content in self.index.contents:
+            if content.kind == "image":
+                place = self.commit_image(content, sources)
+            elif content.stack and content.kind in ("inputs", "model"):
+                place = self.project.store
+                for file in content.files:
+                    target = self.store.place(Digest(file.sha256))
+                    self.link(sources[file.sha256], target, file.sha256)
+            else:
+                place = self.commit_folder(content, sources)
+            places.append((content, place))
+        for content in self.index.contents:
+            if content.kind == "stack":
+                self.commit_record(content, sources)
+        return places
+
+    def link(self, source: Path, target: Path, digest: str) -> None:
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            make_folder(target.parent)
+            self.link(source, target, digest)
+        except FileExistsError:
+            # By its name it is this content, but it may have been damaged since.
+            if not target.samefile(source):
+                fresh = target.with_name(f".{target.name}.new")
+                fresh.unlink(missing_ok=True)
+                os.link(source, fresh)
+                fresh.replace(target)
+        except OSError:  # another disk, or a file system without links
+            with source.open("rb") as stream, files.atomic_writer(target, 0o444) as output:
+                shutil.copyfileobj(stream, output, 1 << 20)
+        self.origins.setdefault(digest, os.path.relpath(target, self.project.home))
+
+    def commit_image(self, content: Content, sources: dict[str, Path]) -> Path:
+        digest = Digest(content.manifest)
+        for sha256 in (content.manifest, *(file.sha256 for file in content.files)):
+            self.link(sources[sha256], self.layout.blob(Digest(sha256)), sha256)
+        image = self.layout.image(digest, content.stack or "STACK")
+        blobs = {layer.digest.hex for layer in image.layers} | {image.image_id.hex}
+        if blobs != {file.sha256 for file in content.files}:
+            raise content_error(f"image {content.name}: its manifest names other blobs")
+        media = DOCKER_MANIFEST if image.media_type == DOCKER_MANIFEST else MANIFEST
+        is_main = content.name == content.stack
+        name = f"{content.stack}:latest" if is_main else f"by-digest:{digest.hex}"
+        self.layout.name_manifest(f"localhost/trtllm-kit/{name}", digest, media)
+        return self.layout.blob(digest)
+
+    def commit_folder(self, content: Content, sources: dict[str, Path]) -> Path:
+        """A folder of the content's own, replaced as a whole."""
+        place = site.folder(self.project, self.index.name, content)
+        fresh = place.with_name(f".{place.name}.new")
+        old = place.with_name(f".{place.name}.old")
+        for left in (fresh, old):
+            shutil.rmtree(left, ignore_errors=True)
+        made: set[Path] = set()
+        for file in content.files:
+            target = fresh / file.title
+            if target.parent not in made:
+                make_folder(target.parent)
+                made.add(target.parent)
+            if os.path.lexists(target):
+                raise environment_error(
+                    f"{content.kind}/{content.name}: {file.title} and another of its files have "
+                    f"one name on the disk of {self.project.home}, which takes small and capital "
+                    "letters for the same",
+                    hint="export KIT_HOME=<a folder on another disk>",
+                )
+            self.link(sources[file.sha256], target, file.sha256)
+            self.origins[file.sha256] = os.path.relpath(place / file.title, self.project.home)
+        if place.exists():
+            place.rename(old)
+        fresh.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+        return place
+
+    def commit_record(self, content: Content, sources: dict[str, Path]) -> None:
+        """That the image of a stack is built, as `kit build` would have written it down."""
+        for file in content.files:
+            if file.role != "build-record":
+                continue
+            found = bounded.json_object(sources[file.sha256], 1 << 20)
+            images = {c.manifest for c in self.index.contents if c.kind == "image"}
+            digest = str(found.get("manifest_digest")).removeprefix("sha256:")
+            if not found.keys() <= _BUILD_KEYS or digest not in images:
+                raise content_error(f"stack {content.name}: {file.title} is no record of its image")
+            Digest.parse(str(found.get("lock")))
+            write_json(records.of_stack(self.project, content.name), {**found, "stages": []})
+
+    def notes(self, places: Sequence[tuple[Content, Path]]) -> list[str]:
+        """What whoever loads should know: locks here that say something else."""
+        from kit.locks import lock as locks
+
+        said = []
+        for content, place in places:
+            if content.kind != "stack":
+                continue
+            carried = locks.load(place / f"{content.name}.lock.yaml").digest
+            known = content.name in self.project.stacks
+            path = self.project.lock_path(content.name) if known else None
+            if path is None or not path.exists() or locks.load(path).digest != carried:
+                said.append(
+                    f"the lock of {content.name} in {self.project.root} is not the bundle's: "
+                    "use the kit of the bundle: ./bootstrap FOLDER"
+                )
+        return said
+
+
+def receipt_places(loaded: Loaded) -> list[dict[str, Any]]:
+    """Contents and where they are, for reports."""
+    return [
+        {
+            "name": content.name,
+            "kind": content.kind,
+            "why": content.why,
+            "manifest": f"sha256:{content.manifest}",
+            "files": len(content.files),
+            "path": str(place),
+        }
+        for content, place in loaded.places
+    ]

@@ -1,0 +1,307 @@
+"""From contents to the bytes of a bundle: which object stands where, and what the index says."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import kit
+from kit.bundles import contents as contents_
+from kit.bundles import verifier
+from kit.bundles.contents import EMPTY, Known
+from kit.bundles.fingerprint import mark_of
+from kit.digest import CHUNK
+from kit.errors import content_error, usage_error
+from kit.files import disk_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from kit.bundles.contents import Content, Entry
+    from kit.bundles.fingerprint import Print
+    from kit.bundles.verifier import Index, Item
+
+OCI_LAYOUT = contents_.canonical({"imageLayoutVersion": "1.0.0"})
+_ZEROS = bytes(512)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A bundle before it is written: all that its bytes depend on but the sequence number.
+
+    Attributes:
+        name: of the bundle.
+        part_size: bytes of a part.
+        items: objects with their places.
+        sources: digest → file of this host or the bytes themselves.
+        prints: the state in which each file was hashed.
+        known: the contents.
+        requires: digest → bytes of what the site has to have already.
+        base: identity of the bundle that this is a delta to.
+    """
+
+    name: str
+    part_size: int
+    items: tuple[Item, ...]
+    sources: Mapping[str, Path | bytes]
+    prints: Mapping[Path, Print]
+    known: tuple[Known, ...]
+    requires: Mapping[str, int]
+    base: str | None
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of the stream."""
+        return verifier.stream_size(self.items)
+
+    @cached_property
+    def part_sizes(self) -> tuple[int, ...]:
+        """Bytes of every part."""
+        count = -(-self.size // self.part_size)
+        sizes = [self.part_size] * (count - 1)
+        return (*sizes, self.size - self.part_size * (count - 1))
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of what it says and of how it is cut; equal plans give equal parts."""
+        return hashlib.sha256(self.text(0, [("", 0, "")])).hexdigest()
+
+    def text(self, sequence: int, parts: Sequence[tuple[str, int, str]]) -> bytes:
+        """`bundle.json`: one row a line, so that two of them can be compared by eye."""
+        head = {
+            "schema": verifier.SCHEMA,
+            "name": self.name,
+            "sequence": sequence,
+            "kit": kit.__version__,
+            "part_size": self.part_size,
+            "base": self.base,
+        }
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+        lines.append(_listed("parts", parts))
+        lines.append(_listed("objects", [f"{item.sha256} {item.size}" for item in self.items]))
+        lines.append(_listed("requires", [f"{row[0]} {row[1]}" for row in self.requires.items()]))
+        digests = [*(item.sha256 for item in self.items), *self.requires]
+        numbers = {digest: number for number, digest in enumerate(digests)}
+        entries = ",\n".join(_entry(item, numbers) for item in self.known)
+        lines.append(f'"contents": [\n{entries}\n]')
+        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+    @cached_property
+    def derived_end(self) -> int:
+        """Where the objects end that say the digests of others: the layout's index, manifests."""
+        manifests = [item.manifest for item in self.known]
+        made = {hashlib.sha256(found).hexdigest() for found in manifests if found is not None}
+        heads = len(verifier.HEAD)
+        last = [item for at, item in enumerate(self.items) if at < heads or item.sha256 in made][-1]
+        return last.offset + last.size + verifier.padding(last.size)
+
+    def objects_in(self, start: int, end: int) -> Sequence[Item]:
+        """The objects that the stream holds from `start` to `end`, headers included."""
+        first = max(0, bisect.bisect_right(self._offsets, start) - 1)
+        return self.items[first : bisect.bisect_left(self._offsets, end)]
+
+    def pieces(
+        self, start: int, end: int, digest_of: Callable[[str], str] = str
+    ) -> Iterator[bytes | memoryview]:
+        """The bytes of the stream from `start` to `end`; each piece is overwritten by the next.
+
+        Args:
+            start: offset of the first byte.
+            end: offset behind the last one.
+            digest_of: what a digest of this plan really is; only of a plan that is a draft is that
+                another one.
+
+        Raises:
+            KitError: a file has changed since it was hashed (exit 4), or cannot be read (exit 3).
+        """
+        at = start
+        offsets = self._offsets
+        number = max(0, bisect.bisect_right(offsets, start) - 1)
+        while at < end and number < len(self.items):
+            item = self.items[number]
+            top = item.offset - 512
+            if at < item.offset:
+                path = item.path.replace(item.sha256, digest_of(item.sha256))
+                header = verifier.header(path, item.size)
+                yield header[at - top : end - top]
+                at = min(item.offset, end)
+            until = min(item.offset + item.size, end)
+            if at < until:
+                yield from self._content(item, at - item.offset, until - item.offset)
+                at = until
+            rest = item.offset + item.size + verifier.padding(item.size)
+            if at < min(rest, end):
+                yield _ZEROS[: min(rest, end) - at]
+                at = min(rest, end)
+            number += 1
+        if at < end:
+            yield bytes(end - at)
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        return [item.offset - 512 for item in self.items]
+
+    def _content(self, item: Item, start: int, end: int) -> Iterator[bytes | memoryview]:
+        source = self.sources[item.sha256]
+        if isinstance(source, bytes):
+            yield source[start:end]
+            return
+        with disk_errors(source):
+            descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._refuse_changed(source, descriptor)
+                buffer = memoryview(bytearray(min(CHUNK, max(1, end - start))))
+                while start < end:
+                    count = os.preadv(descriptor, [buffer[: end - start]], start)
+                    if not count:
+                        break
+                    yield buffer[:count]
+                    start += count
+                self._refuse_changed(source, descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _refuse_changed(self, path: Path, descriptor: int) -> None:
+        # Making a hard link, as others may do meanwhile, changes the last of the times.
+        before, now = self.prints[path].mark, mark_of(os.fstat(descriptor))
+        if now[:4] != before[:4]:
+            raise content_error(
+                f"{path}: changed while the bundle was made", hint="run the same command again"
+            )
+
+
+def plan(
+    name: str,
+    contents: Sequence[Content],
+    prints: Mapping[Path, Print],
+    part_size: int,
+    since: Index | None,
+) -> Plan:
+    """Lay out a bundle.
+
+    Raises:
+        KitError: a file is not what it is known to be (exit 4).
+    """
+    known = tuple(_known(content, prints) for content in contents)
+    sources: dict[str, Path | bytes] = {}
+    sizes: dict[str, int] = {}
+    index = contents_.layout_index(known)
+    head = [_add(sources, sizes, content) for content in (OCI_LAYOUT, index)]
+    if since is None and any(item.content.image is None for item in known):
+        _add(sources, sizes, EMPTY)
+    for item in known:
+        manifest = item.manifest
+        if manifest is not None:
+            # It follows from the index: a delta leaves it out.
+            if since is None:
+                _add(sources, sizes, manifest)
+        elif item.image_digest is not None and item.content.image is not None:
+            sources.setdefault(item.image_digest, item.content.image.source)
+            sizes.setdefault(item.image_digest, item.image_size)
+    for item in known:
+        rows = zip(item.content.entries, item.digests, item.sizes, strict=True)
+        for entry, digest, size in rows:
+            sources.setdefault(digest, entry.source)
+            sizes.setdefault(digest, size)
+    there = _held(since)
+    carried = [digest for digest in sizes if digest in head or digest not in there]
+    taken = frozenset(carried)
+    requires = {digest: size for digest, size in sizes.items() if digest not in taken}
+    return Plan(
+        name=name,
+        part_size=part_size,
+        items=tuple(verifier.laid_out((digest, sizes[digest]) for digest in carried)),
+        sources=sources,
+        prints=prints,
+        known=known,
+        requires=requires,
+        base=since.identity if since else None,
+    )
+
+
+def refuse_too_much(made: Plan) -> None:
+    """Refuse what no bundle can hold: too many objects or parts, odd titles (exit 2)."""
+    if len(made.items) + len(made.requires) > verifier.MOST_OBJECTS:
+        raise usage_error(
+            f"{len(made.items)} objects: a bundle holds {verifier.MOST_OBJECTS} at most",
+            hint="tar -cf DATA.tar FOLDER, and give that instead of the folder",
+        )
+    if len(made.part_sizes) > verifier.MOST_PARTS:
+        least = -(-made.size // verifier.MOST_PARTS)
+        raise usage_error(
+            f"--part-size {made.part_size}: that would be {len(made.part_sizes)} parts, "
+            f"expected {verifier.MOST_PARTS} at most",
+            hint=f"--part-size {least}",
+        )
+    rows = [(verifier.part_name(n), size, "0" * 64) for n, size in enumerate(made.part_sizes, 1)]
+    try:
+        verifier.parse(made.text(1, rows), "bundle.json")
+    except verifier.Refused as error:
+        raise usage_error(f"no bundle can hold this: {error}") from error
+
+
+def _held(since: Index | None) -> frozenset[str]:
+    """What a site has that has loaded an earlier bundle."""
+    if since is None:
+        return frozenset()
+    return frozenset([item.sha256 for item in since.items[2:]]) | since.requires.keys()
+
+
+def _known(content: Content, prints: Mapping[Path, Print]) -> Known:
+    rows = [_digest(content, entry, prints) for entry in content.entries]
+    digests, sizes = tuple(row[0] for row in rows), tuple(row[1] for row in rows)
+    if content.image is None:
+        return Known(content, digests, sizes, None, 0)
+    return Known(content, digests, sizes, *_digest(content, content.image, prints))
+
+
+def _digest(content: Content, entry: Entry, prints: Mapping[Path, Print]) -> tuple[str, int]:
+    if isinstance(entry.source, bytes):
+        return hashlib.sha256(entry.source).hexdigest(), len(entry.source)
+    found = prints[entry.source]
+    if entry.claimed is not None and entry.claimed.hex != found.digest:
+        raise content_error(
+            f"{content.label}: {entry} is not what it was: expected {entry.claimed}, "
+            f"found sha256:{found.digest}",
+        )
+    return found.digest, found.size
+
+
+def _add(sources: dict[str, Path | bytes], sizes: dict[str, int], content: bytes) -> str:
+    digest = hashlib.sha256(content).hexdigest()
+    sources.setdefault(digest, content)
+    sizes.setdefault(digest, len(content))
+    return digest
+
+
+def _listed(key: str, rows: Sequence[Any]) -> str:
+    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    return f'"{key}": [\n{lines}\n]' if lines else f'"{key}": []'
+
+
+def _entry(item: Known, numbers: Mapping[str, int]) -> str:
+    content = item.content
+    manifest = item.manifest
+    digest = hashlib.sha256(manifest).hexdigest() if manifest is not None else item.image_digest
+    head = {
+        "kind": content.kind,
+        "name": content.name,
+        "stack": content.stack,
+        "why": content.why,
+        "manifest": digest,
+    }
+    files: list[Any] = []
+    last: tuple[int, str] | None = None
+    for entry, digest in zip(content.entries, item.digests, strict=True):
+        number = numbers[digest]
+        # Mostly the next object with the same role: then the title is enough.
+        is_next = last == (number - 1, entry.role)
+        files.append(entry.title if is_next else (entry.title, number, entry.role))
+        last = (number, entry.role)
+    return "{" + json.dumps(head)[1:-1] + ", " + _listed("files", files) + "}"

@@ -1,0 +1,90 @@
+"""`kit reproduce`: run what a manifest records again, and say how far the two agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit import images, project
+from kit.console import envelope, note, result
+from kit.errors import ExitCode, content_error, usage_error
+from kit.files import write_bytes
+from kit.images.engine import Gpus
+from kit.manifests import record
+from kit.reproduce import again, ladder, page, text
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def run(options: argparse.Namespace) -> int:
+    """Reproduce, report; exit 4 below the level asked for, or without one if any has failed."""
+    required = ladder.parse(options.require) if options.require else None
+    path = record.locate(Path(options.manifest))
+    manifest = record.read(path)
+    config = Path(options.config) if options.config else None
+    example = again.example_of(manifest, config, options.model, options.dataset)
+    receipt = _receipt(Path(options.receipt), options.sign_with) if options.receipt else {}
+    place = project.find()
+    image = again.image_of(place, manifest)
+    engine = images.select(place.home)
+    found = again.reproduce(
+        place,
+        engine,
+        image,
+        path,
+        example,
+        Gpus.parse(options.gpus) if options.gpus is not None else None,
+        Path(options.output).absolute() if options.output else None,
+        allow_pickle=options.allow_pickle,
+    )
+    if options.report:
+        write_bytes(Path(options.report), page.page(found, required).encode())
+        note(f"report: {options.report}")
+    if options.receipt:
+        _add(Path(options.receipt), receipt, found, options.sign_with)
+    is_good = found.ladder.holds(required.number) if required else not _has_failed(found)
+    if options.json:
+        content = found.to_dict()
+        asked = str(required) if required else None
+        envelope("reproduce", ok=is_good, required=asked, **content)
+        return ExitCode.OK if is_good else ExitCode.CONTENT
+    result(text.text(found))
+    if not is_good and required is not None:
+        rung = found.ladder.rungs[required.number]
+        raise content_error(
+            f"{required} was asked for ({required.claim}): {ladder.WORDS[rung.state]}; "
+            f"{found.ladder.reached or 'no level'} was reached",
+            hint=f"kit manifest diff {path} {found.again_path}" if found.again_path else None,
+        )
+    return ExitCode.OK if is_good else ExitCode.CONTENT
+
+
+def _receipt(path: Path, key: str | None) -> dict[str, Any]:
+    """The receipt that the result is added to, read before the work begins.
+
+    Raises:
+        KitError: it is signed, and what is written would not be (exit 2); it is none (exit 4).
+    """
+    from kit.bundles import receipt
+
+    content = receipt.verify(path, ())
+    if content.pop("signer") is not None and key is None:
+        raise usage_error(
+            f"{path}: it is signed; with another result in it, it has to be signed again",
+            hint="kit reproduce MANIFEST --receipt FILE --sign-with KEY",
+        )
+    return content
+
+
+def _add(path: Path, content: dict[str, Any], found: again.Reproduction, key: str | None) -> None:
+    """Put the result into a receipt, in place of an earlier one of the same manifest."""
+    from kit.bundles import receipt
+
+    kept = [row for row in content["results"] if row["manifest"] != found.result["manifest"]]
+    receipt.write(path, {**content, "results": [*kept, found.result]}, Path(key) if key else None)
+    note(f"receipt: {path}")
+
+
+def _has_failed(found: again.Reproduction) -> bool:
+    return bool(found.ladder.failed) or found.problem is not None

@@ -1,0 +1,141 @@
+"""L6 and L7, what the engine does: the tokens it gives, and how well it does by its scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kit.reproduce.ladder import LEVELS, Difference, Rung
+from kit.reproduce.side import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kit.manifests.record import Evaluation, Manifest, Output
+    from kit.reproduce.side import Side
+
+ROUGE_POINTS = 1.0
+"""How far ROUGE may be from the recorded one, in points of a hundred: what two engines of one
+checkpoint are from each other, and much less than NVIDIA's own acceptance threshold of 15.
+"""
+_SHOWN = 24
+
+
+def same_tokens(first: Side, second: Side, *, is_promised: bool) -> Rung:
+    """L6: the tokens of every prompt; a difference is a failure only where it `is_promised`."""
+    level = LEVELS[6]
+    one, other = first.manifest.outputs, second.manifest.outputs
+    files = list(_files(first, second))
+    if not one and not other:
+        return _without_tokens(first, files)
+    differences = [*_outputs(one, other), *files]
+    count = sum(len(output.token_ids) for output in other)
+    evidence = (f"{len(other)} prompts, {count} new tokens",)
+    if not any(item.counts for item in differences):
+        reason = "the engine says the same"
+        return Rung(level, "passed", reason, evidence, tuple(differences))
+    if is_promised:
+        return Rung(level, "failed", "the engine says something else", evidence, tuple(differences))
+    reason = "the engine says something else, as one built for another GPU may"
+    return Rung(level, "differs", reason, evidence, tuple(differences))
+
+
+def _without_tokens(first: Side, files: list[Difference]) -> Rung:
+    """Of a run that records no answers, such as that of a program, what it wrote."""
+    level, count = LEVELS[6], len(first.select("output"))
+    if not count and not files:
+        return Rung(level, "absent", "the engine was asked nothing")
+    if files:
+        reason = "what it wrote is not the same; what it means the kit does not know"
+        return Rung(level, "differs", reason, (), tuple(files))
+    return Rung(level, "passed", "what it wrote is the same", (f"{count} files",))
+
+
+def within_bounds(first: Manifest, second: Manifest, tokens: Rung) -> Rung:
+    """L7: scores against recorded ones; the same tokens are within any bounds."""
+    level = LEVELS[7]
+    recorded, found = _scores(first), _scores(second)
+    if not recorded:
+        if tokens.state == "passed":
+            reason = "the tokens are the same (L6); the record has no score to measure besides"
+            return Rung(level, "passed", reason)
+        return Rung(
+            level,
+            "unchecked",
+            "the record has neither scores nor logits to hold anything against; an example with "
+            "`evaluate` records ROUGE and perplexity",
+        )
+    differences, evidence, gaps = [], [], []
+    for key, one in recorded.items():
+        other = found.get(key)
+        if other is None:
+            differences.append(Difference(key, f"{one.value:g}", None))
+            continue
+        distance = abs(other.value - one.value)
+        bound = ROUGE_POINTS if one.metric.startswith("rouge") else None
+        bounds = [f"{one.least:g} or more"] if one.least is not None else []
+        bounds += [f"{one.most:g} or less"] if one.most is not None else []
+        bounds += [f"{bound:g} from the recorded one"] if bound is not None else []
+        is_good = (one.least is None or other.value >= one.least) and (
+            one.most is None or other.value <= one.most
+        )
+        shown = f"{key}: {one.value:g} → {other.value:g}, expected {' and '.join(bounds)}"
+        if not is_good or (bound is not None and distance > bound):
+            note = f"expected {' and '.join(bounds)}"
+            differences.append(Difference(key, f"{one.value:g}", f"{other.value:g}", note))
+        elif bounds or distance == 0:
+            evidence.append(shown if bounds else f"{key}: {other.value:g}, the same")
+        else:
+            gaps.append(f"{key}: {one.value:g} → {other.value:g}, without a bound in the record")
+    if differences:
+        reason = "a score is out of bounds"
+        return Rung(level, "failed", reason, (*evidence, *gaps), tuple(differences))
+    if gaps and not evidence:
+        return Rung(level, "unchecked", "; ".join(gaps))
+    return Rung(level, "passed", "all scores are within their bounds", (*evidence, *gaps))
+
+
+def _scores(manifest: Manifest) -> dict[str, Evaluation]:
+    return {f"{item.step} {item.subject} {item.metric}": item for item in manifest.evaluations}
+
+
+def _files(first: Side, second: Side) -> Iterator[Difference]:
+    """Files of answers that differ: they do not count where the tokens in them are read."""
+    one, other = first.select("output"), second.select("output")
+    for path in sorted({*one, *other}):
+        recorded, found = digest(one.get(path)), digest(other.get(path))
+        if recorded != found:
+            yield Difference(path, recorded, found, counts=False)
+
+
+def _outputs(first: tuple[Output, ...], second: tuple[Output, ...]) -> Iterator[Difference]:
+    for number in range(max(len(first), len(second))):
+        one = first[number] if number < len(first) else None
+        other = second[number] if number < len(second) else None
+        known = one or other
+        assert known is not None
+        what = f"prompt {number + 1} {known.prompt!r}"
+        if one is None or other is None:
+            yield Difference(what, _shown(one), _shown(other))
+        elif one.token_ids != other.token_ids:
+            pairs = zip(one.token_ids, other.token_ids, strict=False)
+            same = next(
+                (place for place, (left, right) in enumerate(pairs) if left != right),
+                min(len(one.token_ids), len(other.token_ids)),
+            )
+            note = f"the first {same} of {len(one.token_ids)} tokens are the same"
+            yield Difference(what, _shown(one), _shown(other), note)
+        elif one.prompt != other.prompt:
+            yield Difference(f"prompt {number + 1}", repr(one.prompt), repr(other.prompt))
+        elif one.text != other.text:
+            yield Difference(
+                what, repr(one.text), repr(other.text), "other words for the same tokens"
+            )
+
+
+def _shown(output: Output | None) -> str | None:
+    if output is None:
+        return None
+    tokens = " ".join(map(str, output.token_ids[:_SHOWN]))
+    more = " …" if len(output.token_ids) > _SHOWN else ""
+    text = f" ({output.text!r})" if output.text is not None else ""
+    return f"{tokens}{more}{text}"

@@ -1,0 +1,251 @@
+"""Making bundles: the same bytes always, deltas, resumption, what must not get in."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import tarfile
+import time
+from io import BytesIO
+
+import pytest
+
+from kit.bundles import create, verifier
+from kit.commands.bundle import bytes_of
+from kit.errors import KitError
+from tests.unit.bundles import making
+
+SIZES = [0, 5, 512, 5000, 20_000, 40_000, 77]
+ROUNDS = 100
+
+
+@pytest.fixture
+def data(tmp_path):
+    return making.noise(tmp_path / "data", SIZES)
+
+
+@pytest.fixture(autouse=True, params=[1, 1 << 20], ids=["at once", "before"])
+def hashed(request, monkeypatch):
+    """Files are hashed while parts are written, or before."""
+    monkeypatch.setattr(create, "_LATE", request.param)
+
+
+def settings(**options):
+    return create.Settings("test", **{"part_size": 20_000, "jobs": 2, **options})
+
+
+def test_the_same_content_gives_the_same_bytes_for_any_number_of_workers(tmp_path, data, sender):
+    made = []
+    for jobs in (1, 2, 3, 5, 8, 16):
+        place = making.project(tmp_path / f"host-{jobs}")
+        out = tmp_path / f"out-{jobs}"
+        making.make(place, out, data, settings=settings(jobs=jobs, key=sender))
+        made.append(making.content_of(out))
+    assert all(one == made[0] for one in made)
+
+
+def test_order_and_times_of_files_do_not_matter(tmp_path, data):
+    making.make(making.project(tmp_path / "a"), tmp_path / "one", data)
+    other = tmp_path / "elsewhere" / "data"
+    for name, content in reversed(making.tree(data).items()):
+        (other / name).parent.mkdir(parents=True, exist_ok=True)
+        (other / name).write_bytes(content)
+        (other / name).chmod(0o600)
+    os.utime(other, (1, 1))
+    making.make(making.project(tmp_path / "b"), tmp_path / "two", other)
+    assert making.content_of(tmp_path / "one") == making.content_of(tmp_path / "two")
+
+
+def test_the_joined_parts_are_an_oci_layout(tmp_path, place, data):
+    making.make(place, tmp_path / "out", data)
+    joined = b"".join(path.read_bytes() for path in sorted((tmp_path / "out").glob("part-*")))
+    with tarfile.open(fileobj=BytesIO(joined)) as archive:
+        names = archive.getnames()
+        assert names[:2] == ["oci-layout", "index.json"]
+        assert len(set(names)) == len(names)
+        assert {(m.mtime, m.uid, m.gid, m.mode, m.uname) for m in archive} == {(0, 0, 0, 0o644, "")}
+
+
+def test_every_object_is_there_once(tmp_path, place, data):
+    (data / "copy").write_bytes((data / "d2" / "file-5").read_bytes())
+    making.make(place, tmp_path / "out", data)
+    index = making.index_of(tmp_path / "out")
+    assert sum(item.size == 40_000 for item in index.items) == 1
+    making.take(place, tmp_path / "out")
+    folder = place.home / "bundles" / "content" / "test" / "file" / "data"
+    assert making.tree(folder) == making.tree(data)
+
+
+def test_nothing_is_done_when_nothing_has_changed(tmp_path, place, data):
+    assert not making.make(place, tmp_path / "out", data).was_there
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    again = making.make(place, tmp_path / "out", data)
+    assert again.was_there
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+
+
+def test_another_content_does_not_replace_a_bundle(tmp_path, place, data):
+    making.make(place, tmp_path / "out", data)
+    before = making.content_of(tmp_path / "out")
+    (data / "new").write_bytes(b"x")
+    with pytest.raises(KitError, match="something else stands there") as caught:
+        making.make(place, tmp_path / "out", data)
+    assert caught.value.exit_code == 2
+    assert making.content_of(tmp_path / "out") == before
+
+
+def test_a_bundle_that_somebody_touched_is_not_taken_for_the_same(tmp_path, place, data):
+    making.make(place, tmp_path / "out", data)
+    part = tmp_path / "out" / "part-0002"
+    part.write_bytes(part.read_bytes()[::-1])
+    with pytest.raises(KitError, match="changed since"):
+        making.make(place, tmp_path / "out", data)
+
+
+def test_deliveries_of_a_name_are_counted(tmp_path, place, data):
+    assert making.make(place, tmp_path / "one", data).sequence == 1
+    assert making.make(place, tmp_path / "same", data).sequence == 1
+    (data / "new").write_bytes(b"x")
+    assert making.make(place, tmp_path / "two", data).sequence == 2
+    assert making.make(place, tmp_path / "ten", data, settings=settings(sequence=10)).sequence == 10
+    (data / "new").write_bytes(b"y")
+    assert making.make(place, tmp_path / "next", data).sequence == 11
+
+
+def test_a_delta_carries_only_what_is_new(tmp_path, place, data):
+    making.make(place, tmp_path / "one", data)
+    (data / "new").write_bytes(b"only this")
+    base = making.index_of(tmp_path / "one")
+    making.make(place, tmp_path / "two", data, settings=settings(since=base))
+    delta = making.index_of(tmp_path / "two")
+    assert [item.size for item in delta.items[2:]] == [9]
+    assert delta.base == base.identity
+    assert delta.sequence == 2
+    carried = {file.sha256 for file in delta.contents[0].files}
+    assert set(delta.requires) == carried - {delta.items[2].sha256}
+    assert verifier.check(tmp_path / "two").ok
+
+
+def test_a_file_that_changes_meanwhile_is_told(tmp_path, place, data, monkeypatch):
+    written = create._Writing.write_part
+
+    def change(self, *arguments):
+        (data / "d2" / "file-5").write_bytes(bytes(40_000))
+        return written(self, *arguments)
+
+    monkeypatch.setattr(create._Writing, "write_part", change)
+    with pytest.raises(KitError, match=r"changed while (the bundle was made|it was read)") as caught:
+        making.make(place, tmp_path / "out", data)
+    assert caught.value.exit_code == 4
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("what", ["pipe", "link out", "folder link", "dangling"])
+def test_what_cannot_be_carried_is_told(tmp_path, place, data, what):
+    path = data / "odd"
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "link out":
+        path.symlink_to("/etc/passwd")
+    elif what == "folder link":
+        path.symlink_to(data / "d1")
+    else:
+        path.symlink_to(data / "gone")
+    with pytest.raises(KitError, match="odd") as caught:
+        making.make(place, tmp_path / "out", data)
+    assert caught.value.exit_code in (2, 4)
+
+
+@pytest.mark.parametrize("name", ["back\\slash", "line\nbreak", "\x1b[2J"])
+def test_names_that_no_bundle_can_hold_are_told(tmp_path, place, data, name):
+    (data / name).write_bytes(b"x")
+    with pytest.raises(KitError, match="no bundle can hold this") as caught:
+        making.make(place, tmp_path / "out", data)
+    assert caught.value.exit_code == 2
+
+
+def test_too_many_parts_are_told_with_the_way_out(tmp_path, place, data):
+    with pytest.raises(KitError, match="expected 9999 at most") as caught:
+        making.make(place, tmp_path / "out", data, settings=settings(part_size=1))
+    assert caught.value.hint.startswith("--part-size ")
+    least = int(caught.value.hint.split()[1])
+    with pytest.raises(KitError, match="at most"):
+        making.make(place, tmp_path / "out", data, settings=settings(part_size=least - 1))
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, place, data, monkeypatch):
+    monkeypatch.setattr("kit.files.free_bytes", lambda path: 1000)
+    with pytest.raises(KitError, match="not enough disk") as caught:
+        making.make(place, tmp_path / "out", data)
+    assert caught.value.exit_code == 3
+    assert not list((tmp_path).glob("**/part-*"))
+
+
+def test_names_in_a_bundle_suit_every_file_system(original):
+    for path in original.iterdir():
+        assert path.name == path.name.strip(" .")
+        assert not set(path.name) & set('<>:"/\\|?*')
+        assert path.name.partition(".")[0].upper() not in {"CON", "PRN", "AUX", "NUL", "COM1"}
+    names = [path.name.lower() for path in original.iterdir()]
+    assert len(set(names)) == len(names)
+
+
+def test_no_secret_of_the_environment_gets_in(tmp_path, place, data, sender, monkeypatch):
+    secret = "hf_" + "Qx7" * 11
+    for name in ("HF_TOKEN", "NGC_API_KEY", "KIT_SECRET"):
+        monkeypatch.setenv(name, secret)
+    making.make(place, tmp_path / "out", data, settings=settings(key=sender))
+    private = sender.read_bytes().split(b"\n")[2]
+    for path in (tmp_path / "out").iterdir():
+        content = path.read_bytes()
+        assert secret.encode() not in content
+        assert private not in content
+        assert str(tmp_path).encode() not in content
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4G", 4_000_000_000),
+        ("4GiB", 4 << 30),
+        ("55MiB", 55 << 20),
+        ("4.7G", 4_700_000_000),
+        ("1000", 1000),
+        ("2 gb", 2_000_000_000),
+        ("1T", 10**12),
+        ("1k", 1000),
+    ],
+)
+def test_sizes(text, expected):
+    assert bytes_of(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "x", "-1", "4X", "G", "0.1"])
+def test_no_sizes(text):
+    with pytest.raises(KitError, match="expected a size"):
+        bytes_of(text)
+
+
+def test_a_killed_create_goes_on_to_the_same_bytes(tmp_path, data, sender):
+    """SIGKILL at random moments, again and again, until it gets through."""
+    place = making.project(tmp_path)
+    chosen = settings(part_size=3000, key=sender, jobs=3)
+    start = time.monotonic()
+    making.make(making.project(tmp_path / "calm"), tmp_path / "calm-out", data, settings=chosen)
+    took = time.monotonic() - start
+    expected = making.content_of(tmp_path / "calm-out")
+    out = tmp_path / "out"
+    clock = random.Random(1)
+    killed = 0
+    for _ in range(ROUNDS):
+        killed += making.killed(
+            lambda: making.make(place, out, data, settings=chosen), clock.uniform(0, took)
+        )
+        if out.exists():
+            assert making.content_of(out) == expected
+            subprocess.run(["rm", "-r", out], check=True)
+    making.make(place, out, data, settings=chosen)
+    assert making.content_of(out) == expected
+    assert not list(tmp_path.glob(".*"))
+    assert killed > ROUNDS // 2

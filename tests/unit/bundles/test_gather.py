@@ -1,0 +1,250 @@
+"""What a request means, and what the sheets and exports say of it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from html.parser import HTMLParser
+
+import pytest
+
+from kit.bundles import active, create, export, gather, licences, receipt, verifier, wheels
+from kit.bundles.contents import Content, Entry
+from kit.digest import Digest
+from kit.errors import KitError
+from kit.locks import lock as locks
+from kit.project import Project
+from tests.conftest import ROOT
+from tests.unit.bundles import making
+
+
+def test_nothing_asked_for_is_told(place):
+    with pytest.raises(KitError, match="nothing to carry") as caught:
+        gather.gather(place, gather.Request())
+    assert caught.value.exit_code == 2
+
+
+def test_a_stack_that_is_not_built_is_told():
+    project = Project(ROOT, ROOT / "nowhere")
+    with pytest.raises(KitError, match="not built yet") as caught:
+        gather.gather(project, gather.Request(stacks=("rehearsal",)))
+    assert caught.value.hint == "kit build rehearsal"
+
+
+def test_an_example_brings_its_recipe():
+    project = Project(ROOT, ROOT / "nowhere")
+    request = gather.Request(examples=("gpt2-tiny",), own=False)
+    (content,) = gather.gather(project, request)
+    assert (content.kind, content.name) == ("example", "gpt2-tiny")
+    assert [entry.title for entry in content.entries] == ["gpt2-tiny.yaml"]
+
+
+def test_an_unknown_model_is_told(place):
+    with pytest.raises(KitError, match="--model gpt9"):
+        gather.gather(place, gather.Request(models=("gpt9",), own=False))
+
+
+def test_a_model_folder_is_a_model(place, tmp_path):
+    folder = making.noise(tmp_path / "my-model", [10, 20])
+    (content,) = gather.gather(place, gather.Request(models=(str(folder),), own=False))
+    assert (content.kind, content.name, content.stack) == ("model", "my-model", "")
+
+
+def test_two_things_of_one_name_are_told(place, tmp_path):
+    for number in (1, 2):
+        making.noise(tmp_path / f"a{number}" / "data", [number])
+    request = gather.Request(files=(tmp_path / "a1" / "data", tmp_path / "a2" / "data"), own=False)
+    with pytest.raises(KitError, match="two different things are called file/data"):
+        gather.gather(place, request)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ({"stacks": ("rehearsal",)}, "rehearsal"),
+        ({"stacks": ("trtllm-0.16.0", "triton-24.12")}, "trtllm-0.16.0+triton-24.12"),
+        ({"models": ("/data/Llama 2",)}, "llama-2"),
+        ({}, "bundle"),
+    ],
+)
+def test_a_bundle_without_a_name_gets_one(words, expected):
+    assert gather.Request(**words).name == expected
+
+
+@pytest.mark.parametrize(
+    ("title", "content", "role", "expected"),
+    [
+        ("rank0.engine", b"", "engine", "engine"),
+        ("pytorch_model.bin", b"PK\x03\x04", "model", "pickle"),
+        ("pytorch_model.bin", b"\x80\x02}", "model", "pickle"),
+        ("rank0.bin", b"\0\0\0\0", "checkpoint", None),
+        ("model.safetensors", b"", "model", None),
+        ("modeling_x.py", b"", "model", "script"),
+        ("x.deb", b"", "deb", "package"),
+        ("x.whl", b"", "wheel", "wheel"),
+        ("lib/libx.so.1.2", b"", "file", "library"),
+        ("tool", b"\x7fELF", "file", "library"),
+        ("LICENSE", b"Apache", "file", None),
+        ("mpi4py-3.1.5.tar.gz", b"", "sdist", "script"),
+    ],
+)
+def test_active_content_is_told_apart(title, content, role, expected):
+    entry = Entry(title, role, content)
+    assert active.classify(Content("file", "x", "", "y", (entry,)), entry) == expected
+
+
+def test_licences_come_from_packages_cards_and_files(tmp_path):
+    wheel = tmp_path / "a-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("a-1.dist-info/METADATA", "Name: a\nLicense-Expression: MIT\n\nx")
+    (tmp_path / "README.md").write_text("---\nlicense: llama2\n---\n")
+    (tmp_path / "LICENSE.txt").write_text("x")
+    names = ("a-1-py3-none-any.whl", "README.md", "LICENSE.txt")
+    entries = tuple(Entry(name, "model", tmp_path / name) for name in names)
+    found = licences.of(Content("model", "x", "", "y", entries))
+    assert found == "MIT; llama2; see LICENSE.txt"
+    assert licences.of(Content("file", "x", "", "y", (Entry("a", "file", b"x"),))) is None
+
+
+class _Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.outside = []
+        self.said = []
+
+    def handle_starttag(self, tag, attrs):
+        self.outside += [value for name, value in attrs if name in ("src", "href")]
+        assert tag not in ("script", "link", "img", "iframe")
+
+    def handle_data(self, data):
+        self.said.append(data)
+
+
+def test_the_transfer_sheet_says_it_all_in_both_forms(tmp_path, place, sender):
+    folder = tmp_path / "<b>data"
+    folder.mkdir()
+    (folder / "run.sh").write_text("true")
+    (folder / "weights.pt").write_bytes(b"x" * 50_000)
+    settings = create.Settings("test", part_size=20_000, key=sender)
+    made = making.make(place, tmp_path / "out", folder, settings=settings)
+    plain = (tmp_path / "out" / "transfer-sheet.txt").read_text()
+    page = _Page()
+    page.feed((tmp_path / "out" / "transfer-sheet.html").read_text())
+    said = "\n".join(page.said)
+    assert page.outside == []
+    for text in (plain, said):
+        for wanted in (
+            made.identity,
+            made.signer,
+            "run.sh",
+            "weights.pt",
+            "<b>data",
+            "Admitted by",
+        ):
+            assert wanted in text
+        for part in made.parts:
+            assert part.sha256 in text
+            assert str(part.size) in text
+
+
+def test_a_receipt_is_whole_or_refused(bundle, sender, tmp_path):
+    path = tmp_path / "receipt.json"
+    report = verifier.check(bundle, [making.blob(sender)])
+    site = making.key(tmp_path, "site")
+    receipt.write(path, receipt.of(report), site)
+    assert receipt.is_receipt(path)
+    found = receipt.verify(path, [making.blob(site)])
+    assert found["verified"]
+    assert found["signer"] == verifier.fingerprint(making.blob(site))
+    with pytest.raises(KitError, match="none of the given keys"):
+        receipt.verify(path, [making.blob(sender)])
+    path.write_text(path.read_text().replace('"verified": true', '"verified": false'))
+    with pytest.raises(KitError) as caught:
+        receipt.verify(path, [])
+    assert caught.value.exit_code == 4
+
+
+def test_a_receipt_fits_its_schema_and_names_no_host(bundle, tmp_path):
+    import os
+
+    import jsonschema
+
+    (bundle / "part-0001").unlink()
+    path = tmp_path / "receipt.json"
+    receipt.write(path, receipt.of(verifier.check(bundle)))
+    found = json.loads(path.read_text())
+    jsonschema.Draft202012Validator(json.loads(receipt.PUBLISHED.read_text())).validate(found)
+    assert not found["verified"]
+    assert [one["what"] for one in found["problems"]] == ["part-0001"]
+    assert receipt.verify(path, [])["signer"] is None
+    assert str(tmp_path) not in path.read_text()
+    if len(os.uname().nodename) > 3:
+        assert os.uname().nodename not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": "kit.receipt/2"},
+        {"more": 1},
+        {"host": {}},
+        {"bundle": {}},
+        {"verified": False},
+        {"problems": [1]},
+        {"results": [{"name": "x"}]},
+    ],
+)
+def test_what_is_no_receipt_is_refused(bundle, tmp_path, change):
+    path = tmp_path / "receipt.json"
+    found = receipt.of(verifier.check(bundle))
+    path.write_text(json.dumps({**found, **change}))
+    with pytest.raises(KitError) as caught:
+        receipt.verify(path, [])
+    assert caught.value.exit_code == 4
+
+
+def test_other_tools_get_every_file_with_its_digest(bundle):
+    index = making.index_of(bundle)
+    for name, text in ((name, make(bundle, index)) for name, make in export.FORMATS.items()):
+        found = json.loads(text)
+        rows = found["spec"]["files"] if name == "hauler" else found["components"][0]["files"]
+        paths = [row.get("path") or row["source"] for row in rows]
+        assert sorted(paths) == sorted(str(path) for path in bundle.iterdir())
+        if name == "zarf":
+            assert found["kind"] == "ZarfPackageConfig"
+            for row in rows:
+                content = (bundle / row["source"]).read_bytes()
+                assert row["shasum"] == Digest.of_bytes(content).hex
+        else:
+            assert found["apiVersion"] == "content.hauler.cattle.io/v1"
+
+
+def test_the_kits_own_wheels_are_locked_for_every_python():
+    lock = locks.load(wheels.lock_path(Project(ROOT, ROOT / "nowhere")))
+    names = {item.name for item in lock.inputs}
+    assert {"docker", "huggingface-hub", "packaging", "pyyaml", "tqdm", "urllib3", "pip"} <= names
+    assert all(item.kind == "wheel" for item in lock.inputs)
+    for name in names:
+        served = {
+            python
+            for item in lock.inputs
+            if item.name == name
+            for python in item.group.split("-")[1:]
+        }
+        assert served == set(wheels.PYTHONS), name
+
+
+def test_the_lock_of_the_wheels_fits_the_environment():
+    """`make relock` without `python -m kit.bundles.wheels` would leave them apart."""
+    text = (ROOT / "lockfiles" / "python" / "dev.txt").read_text()
+    for item in locks.load(wheels.lock_path(Project(ROOT, ROOT / "nowhere"))).inputs:
+        assert item.sha256.hex in text, f"python -m kit.bundles.wheels: {item}"
+
+
+def test_requirements_name_every_digest_and_leave_out_pip():
+    lock = locks.load(wheels.lock_path(Project(ROOT, ROOT / "nowhere")))
+    text = wheels.requirements(lock, Digest.of_bytes(b"wheel"))
+    assert "pip==" not in text
+    assert f"--hash={Digest.of_bytes(b'wheel')}" in text
+    for item in lock.inputs:
+        assert (item.sha256.hex in text) == (item.name != "pip")
