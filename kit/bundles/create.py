@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import kit
 from kit import files
-from kit.bundles import fingerprint, sign, verifier
+from kit.bundles import draft, fingerprint, sign, verifier
 from kit.bundles.fingerprint import Memory, Print, batches, mark_of
 from kit.bundles.plan import Plan, plan, refuse_too_much
 from kit.bundles.verifier import Part, part_name
 from kit.console import progress, size
-from kit.errors import content_error, environment_error, usage_error
+from kit.errors import environment_error, usage_error
 from kit.files import disk_errors, locked, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -32,15 +32,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from kit.bundles.contents import Content
-    from kit.bundles.fingerprint import Mark
     from kit.bundles.verifier import Index
     from kit.project import Project
 
 DEFAULT_PART_SIZE = 4_000_000_000
 """Bytes: below what FAT32 and most scanners for malware take."""
 _JOURNAL = ".journal"
-_LATE = 1 << 20
-"""Bytes of a file that is worth hashing while parts are written already."""
 _HEADROOM = 1 << 19
 BOOTSTRAP = Path(__file__).with_name("bootstrap.sh")
 
@@ -259,7 +256,8 @@ class _Writing:
         known = {path: memory.find(mark) for path, mark in self.marks.items()}
         prints = {path: found for path, found in known.items() if found is not None}
         unknown = {path: mark for path, mark in self.marks.items() if path not in prints}
-        late = {} if self.settings.since else self.distinct(unknown)
+        late = {} if self.settings.since else draft.distinct(self.marks, unknown)
+        stand_ins = draft.stand_ins(self.contents, late)
         early = {path: mark for path, mark in unknown.items() if path not in late}
         done = dict(finished)
         total = sum(mark[2] for mark in unknown.values())
@@ -273,31 +271,30 @@ class _Writing:
                 for group in groups:
                     prints |= group.result()
                 memory.save()
-                draft = self.planned({**prints, **{p: _stand_in(p, m) for p, m in late.items()}})
-                refuse_too_much(draft)
-                self.require_room(draft, finished)
-                total += sum(draft.part_sizes) - sum(draft.part_sizes[n - 1] for n in done)
+                rough = self.planned({**prints, **stand_ins})
+                refuse_too_much(rough)
+                self.require_room(rough, finished)
+                total += sum(rough.part_sizes) - sum(rough.part_sizes[n - 1] for n in done)
                 bar.total = total
                 hashes: dict[str, Future[Print]] = {}
-                names = {_stand_in(path, mark).digest: path for path, mark in late.items()}
+                names = {found.digest: path for path, found in stand_ins.items()}
 
                 def digest_of(sha256: str) -> str:
                     return hashes[sha256].result().digest if sha256 in hashes else sha256
 
                 writes = []
-                for number, (start, end) in enumerate(_ranges(draft), 1):
-                    for item in draft.objects_in(start, end):
-                        if item.sha256 in names and item.sha256 not in hashes:
-                            path = names[item.sha256]
-                            hashes[item.sha256] = pool.submit(memory.hash, path, bar.update)
-                    if start >= draft.derived_end and number not in done:
-                        task = pool.submit(self.write_part, draft, number, bar.update, digest_of)
+                for number, (start, end) in enumerate(draft.ranges(rough), 1):
+                    for sha256 in (item.sha256 for item in rough.objects_in(start, end)):
+                        if sha256 in names and sha256 not in hashes:
+                            hashes[sha256] = pool.submit(memory.hash, names[sha256], bar.update)
+                    if start >= rough.derived_end and number not in done:
+                        task = pool.submit(self.write_part, rough, number, bar.update, digest_of)
                         writes.append((number, task))
                 self.record(writes, done)
                 prints |= {names[sha256]: task.result() for sha256, task in hashes.items()}
                 memory.save()
                 plan_ = self.planned(prints)
-                _refuse_other(draft, plan_, digest_of)
+                draft.refuse_other(rough, plan_, digest_of)
                 missing = [n for n in range(1, len(plan_.part_sizes) + 1) if n not in done]
                 self.record(
                     [(n, pool.submit(self.write_part, plan_, n, bar.update)) for n in missing], done
@@ -310,20 +307,6 @@ class _Writing:
     def planned(self, prints: Mapping[Path, Print]) -> Plan:
         settings = self.settings
         return plan(settings.name, self.contents, prints, settings.part_size, settings.since)
-
-    def distinct(self, unknown: Mapping[Path, Mark]) -> dict[Path, Mark]:
-        """Large files that are certainly like no other one, by size or by a sample."""
-        sizes: dict[int, list[Path]] = {}
-        for path, mark in self.marks.items():
-            if mark[2] >= _LATE:
-                sizes.setdefault(mark[2], []).append(path)
-        found = {}
-        for size_, paths in sizes.items():
-            samples = [fingerprint.sample(path, size_) for path in paths] if paths[1:] else [b""]
-            for path, sample in zip(paths, samples, strict=True):
-                if path in unknown and samples.count(sample) == 1:
-                    found[path] = unknown[path]
-        return found
 
     def record(self, tasks: Iterable[tuple[int, Future[str]]], done: dict[int, str]) -> None:
         """Wait for parts, and write into the journal which are done."""
@@ -352,7 +335,7 @@ class _Writing:
         on_bytes: Callable[[int], object],
         digest_of: Callable[[str], str] = str,
     ) -> str:
-        start, end = _ranges(plan_)[number - 1]
+        start, end = draft.ranges(plan_)[number - 1]
         path = self.folder / verifier.part_name(number)
         temporary = path.with_suffix(".new")
         hasher = hashlib.sha256()
@@ -411,30 +394,6 @@ def _all(
     memory: Memory, paths: Sequence[Path], on_bytes: Callable[[int], object]
 ) -> dict[Path, Print]:
     return {path: memory.hash(path, on_bytes) for path in paths}
-
-
-def _stand_in(path: Path, mark: Mark) -> Print:
-    """Something as long as the digest of a file that is not known yet, and no other file's."""
-    return Print(mark, hashlib.sha256(b"stand-in for " + os.fsencode(path)).hexdigest())
-
-
-def _ranges(plan_: Plan) -> list[tuple[int, int]]:
-    """Where each part begins and ends in the stream."""
-    starts = range(0, plan_.size, plan_.part_size)
-    return [(start, min(start + plan_.part_size, plan_.size)) for start in starts]
-
-
-def _refuse_other(draft: Plan, plan_: Plan, digest_of: Callable[[str], str]) -> None:
-    """Refuse a plan in which something stands elsewhere than it was written by the draft."""
-    is_same = len(draft.items) == len(plan_.items) and draft.derived_end == plan_.derived_end
-    if not is_same or not all(
-        one.offset == two.offset
-        and (one.offset < draft.derived_end or digest_of(one.sha256) == two.sha256)
-        for one, two in zip(draft.items, plan_.items, strict=True)
-    ):
-        raise content_error(
-            "a file changed while the bundle was made", hint="run the same command again"
-        )
 
 
 def _read(path: Path) -> dict[str, Any]:

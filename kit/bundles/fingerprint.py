@@ -28,7 +28,7 @@ _SETTLED = 2_000_000_000
 """Nanoseconds after which a change gets another time."""
 _SAVE_EVERY = 5.0
 """Seconds of hashing that a kill may cost."""
-_MOST = 500_000
+_MOST = 100_000
 """Digests that are remembered; the oldest go."""
 _SAMPLE = 4096
 

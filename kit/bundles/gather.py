@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,10 +91,9 @@ class _Gathering:
         self.images: set[Digest] = set()
 
     def add(self, content: Content) -> None:
-        key = (content.kind, content.name)
-        if key in self.found and self.found[key] != content:
+        there = self.found.setdefault((content.kind, content.name), content)
+        if replace(there, why=content.why) != content:
             raise usage_error(f"two different things are called {content.label}: rename one")
-        self.found[key] = content
 
     def add_stack(self, stack: str) -> None:
         """Image, intent, lock, inputs, models, bill of materials, provenance."""

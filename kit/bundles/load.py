@@ -163,8 +163,8 @@ class _Loading:
         self.require_room(sum(item.size for item in needed))
         self.refuse_other_sizes()
         bad: list[str] = []
+        stream = verifier.Stream(self.folder, self.index)
         with (
-            verifier.Stream(self.folder, self.index) as stream,
             progress(self.index.size, f"load {self.index.name}") as bar,
             ThreadPoolExecutor(self.jobs) as pool,
         ):
@@ -275,19 +275,22 @@ class _Loading:
 
     def commit(self, required: dict[str, Path]) -> list[tuple[Content, Path]]:
         """Link everything to where it belongs; images get their names last."""
-        sources = {item.sha256: self.staging / item.sha256 for item in self.index.items}
-        sources |= required
+        # What is taken from an earlier delivery may go away with the folder that it is in.
+        for digest, path in required.items():
+            _place(path, self.staging / digest)
+        digests = [*(item.sha256 for item in self.index.items), *required]
+        sources = {digest: self.staging / digest for digest in digests}
         places = []
         for content in self.index.contents:
             if content.kind == "image":
                 place = self.commit_image(content, sources)
             elif content.stack and content.kind in ("inputs", "model"):
                 place = self.project.store
-                for file in content.files:
-                    target = self.store.place(Digest(file.sha256))
-                    self.link(sources[file.sha256], target, file.sha256)
+                self.commit_inputs(content, sources)
             else:
                 place = self.commit_folder(content, sources)
+                if content.kind == "kit":  # so that this site can make bundles with it, too
+                    self.commit_inputs(content, sources)
             places.append((content, place))
         for content in self.index.contents:
             if content.kind == "stack":
@@ -295,22 +298,13 @@ class _Loading:
         return places
 
     def link(self, source: Path, target: Path, digest: str) -> None:
-        try:
-            os.link(source, target)
-        except FileNotFoundError:
-            make_folder(target.parent)
-            self.link(source, target, digest)
-        except FileExistsError:
-            # By its name it is this content, but it may have been damaged since.
-            if not target.samefile(source):
-                fresh = target.with_name(f".{target.name}.new")
-                fresh.unlink(missing_ok=True)
-                os.link(source, fresh)
-                fresh.replace(target)
-        except OSError:  # another disk, or a file system without links
-            with source.open("rb") as stream, files.atomic_writer(target, 0o444) as output:
-                shutil.copyfileobj(stream, output, 1 << 20)
+        _place(source, target)
         self.origins.setdefault(digest, os.path.relpath(target, self.project.home))
+
+    def commit_inputs(self, content: Content, sources: dict[str, Path]) -> None:
+        for file in content.files:
+            target = self.store.place(Digest(file.sha256))
+            self.link(sources[file.sha256], target, file.sha256)
 
     def commit_image(self, content: Content, sources: dict[str, Path]) -> Path:
         digest = Digest(content.manifest)
@@ -384,6 +378,28 @@ class _Loading:
                     "use the kit of the bundle: ./bootstrap FOLDER"
                 )
         return said
+
+
+def _place(source: Path, target: Path) -> None:
+    """Give a file of the staging folder another name: a link, or a copy where there are none."""
+    try:
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            make_folder(target.parent)
+            os.link(source, target)
+    except FileExistsError:
+        # By its name it is this content, but it may have been damaged since.
+        if not target.samefile(source):
+            fresh = target.with_name(f".{target.name}.new")
+            fresh.unlink(missing_ok=True)
+            os.link(source, fresh)
+            fresh.replace(target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another disk, or a file system without links
+        with source.open("rb") as stream, files.atomic_writer(target, 0o444) as output:
+            shutil.copyfileobj(stream, output, 1 << 20)
 
 
 def receipt_places(loaded: Loaded) -> list[dict[str, Any]]:

@@ -122,7 +122,8 @@ body { font: 13px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 60em; 
 h1 { font-size: 1.5em; margin: 0 0 .5em } h2 { font-size: 1.1em; margin: 1.2em 0 .3em }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .15em .8em .15em 0;
-  border-bottom: 1px solid var(--line); overflow-wrap: anywhere }
+  border-bottom: 1px solid var(--line); overflow-wrap: break-word }
+.hex { overflow-wrap: anywhere }
 th { white-space: nowrap } code, .hex { font: 11px/1.4 ui-monospace, monospace }
 pre { margin: 0; white-space: pre-wrap; font: 11px/1.5 ui-monospace, monospace }
 ul { margin: 0; padding-left: 1.2em } .blank td { height: 1.8em }

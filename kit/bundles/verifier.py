@@ -19,7 +19,6 @@ import os
 import re
 import stat
 import sys
-import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -177,10 +176,14 @@ class Report(NamedTuple):
 
 def header(path: str, size: int) -> bytes:
     """The tar header before an object: no time, no owner, so that equal content is equal bytes."""
-    member = tarfile.TarInfo(path)
-    member.size = size
-    member.mode = 0o644
-    return member.tobuf(tarfile.GNU_FORMAT)
+    # Not by tarfile: what it writes is not the same in every version of Python.
+    count = b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")
+    zero = b"0000000\0"
+    head = path.encode("ascii").ljust(100, b"\0") + b"0000644\0" + zero + zero + count
+    head += b"00000000000\0"
+    tail = b"0" + bytes(100) + b"ustar  \0" + bytes(_BLOCK - 265)
+    summed = b"%06o\0 " % sum(head + b" " * 8 + tail)
+    return head + summed + tail
 
 
 def padding(size: int) -> int:
@@ -618,19 +621,10 @@ class Gap(Exception):  # noqa: N818 (no error of its own)
 class Stream:
     """The parts of a bundle as one stream, for any number of threads."""
 
-    def __init__(self, folder: Path, index: Index, skip: Iterable[str] = ()) -> None:
+    def __init__(self, folder: Path, index: Index, absent: Iterable[str] = ()) -> None:
+        self._folder = folder
         self._index = index
-        self._descriptors: dict[str, int] = {}
-        for part in index.parts:
-            if part.name not in skip:
-                self._descriptors[part.name] = opened(folder / part.name)
-
-    def __enter__(self) -> Stream:  # noqa: PYI034 (typing has no Self before Python 3.11)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
+        self._absent = frozenset(absent)
 
     def read(self, offset: int, count: int) -> bytes:
         """Exactly these bytes.
@@ -646,20 +640,30 @@ class Stream:
         while count:
             number, inside = divmod(offset, self._index.part_size)
             part = self._index.parts[number]
-            want = min(count, len(buffer), part.size - inside)
-            descriptor = self._descriptors.get(part.name)
-            if descriptor is None:
-                raise Gap(part)
-            try:
-                found = os.preadv(descriptor, [buffer[:want]], inside)
-            except OSError as error:
-                message = f"{part.name}: cannot be read: {error.strerror}"
-                raise Refused(message, 3) from error
-            if not found:
-                raise Gap(part)
-            yield buffer[:found]
-            offset += found
-            count -= found
+            want = min(count, part.size - inside)
+            yield from self._part(part, inside, want, buffer)
+            offset += want
+            count -= want
+
+    def _part(
+        self, part: Part, offset: int, count: int, buffer: memoryview
+    ) -> Iterator[memoryview]:
+        if part.name in self._absent:
+            raise Gap(part)
+        # Opened for each object: of small parts there are more than a process may have open.
+        descriptor = opened(self._folder / part.name)
+        try:
+            while count:
+                found = os.preadv(descriptor, [buffer[:count]], offset)
+                if not found:
+                    raise Gap(part)
+                yield buffer[:found]
+                offset += found
+                count -= found
+        except OSError as error:
+            raise Refused(f"{part.name}: cannot be read: {error.strerror}", 3) from error
+        finally:
+            os.close(descriptor)
 
     def frame(self, number: int) -> tuple[int, int, bytes]:
         """Offset, length and expected bytes of what stands between an object and the one before.
@@ -852,8 +856,7 @@ class _Check:
                 kind = "truncated" if size < part.size else "altered"
                 self.add(kind, part.name, f"expected {part.size} bytes, found {size}")
                 short.add(part.name)
-        with Stream(self.folder, index, absent) as stream:
-            bad = self.hash_all(stream, wanted, on_bytes)
+        bad = self.hash_all(Stream(self.folder, index, absent), wanted, on_bytes)
         self.tell(index, bad, absent, short)
 
     def hash_all(
@@ -1061,22 +1064,22 @@ def extract(folder: Path, index: Index, name: str, target: Path) -> list[Path]:
     items = {item.sha256: item for item in index.items}
     written = []
     absent = [part.name for part in index.parts if not (folder / part.name).exists()]
-    with Stream(folder, index, absent) as stream:
-        for file in chosen.files:
-            if file.sha256 not in items:
-                raise Refused(f"{name}: {file.title} is not carried by this delta")
-            item = items[file.sha256]
-            path = target / file.title
-            path.parent.mkdir(parents=True, exist_ok=True)
-            hasher = hashlib.sha256()
-            with path.open("xb") as output:
-                for piece in stream.pieces(item.offset, item.size):
-                    hasher.update(piece)
-                    output.write(piece)
-            if hasher.hexdigest() != item.sha256:
-                path.unlink()
-                raise Refused(f"{name}: {file.title} is altered")
-            written.append(path)
+    stream = Stream(folder, index, absent)
+    for file in chosen.files:
+        if file.sha256 not in items:
+            raise Refused(f"{name}: {file.title} is not carried by this delta")
+        item = items[file.sha256]
+        path = target / file.title
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hasher = hashlib.sha256()
+        with path.open("xb") as output:
+            for piece in stream.pieces(item.offset, item.size):
+                hasher.update(piece)
+                output.write(piece)
+        if hasher.hexdigest() != item.sha256:
+            path.unlink()
+            raise Refused(f"{name}: {file.title} is altered")
+        written.append(path)
     return written
 
 

@@ -33,10 +33,42 @@ def run(options: argparse.Namespace) -> int:
         "push": _push,
         "export": _export,
     }
+    _refuse_misplaced(options)
     try:
         return actions[options.action](projects.find(), options)
     except verifier.Refused as error:
         raise KitError(str(error), exit_code=ExitCode(error.code)) from error
+
+
+_OPTIONS = {
+    "create": (
+        *("stack", "example", "model", "dataset", "manifest", "file", "name", "sequence"),
+        *("without_inputs", "without_kit", "part_size", "since", "key", "jobs"),
+    ),
+    "verify": ("key", "jobs", "receipt", "sign_with"),
+    "load": ("key", "jobs", "receipt", "sign_with", "allow_rollback"),
+    "list": (),
+    "push": ("key", "jobs", "target"),
+    "export": ("to",),
+}
+"""Action → what may be said with it."""
+
+
+def _refuse_misplaced(options: argparse.Namespace) -> None:
+    """Refuse an option that the action would pass over, and an action without its bundle."""
+    for name in sorted({name for names in _OPTIONS.values() for name in names}):
+        if name not in _OPTIONS[options.action] and getattr(options, name) not in (None, [], False):
+            shown = "a second place" if name == "target" else f"--{name.replace('_', '-')}"
+            raise usage_error(
+                f"kit bundle {options.action} takes no {shown}", hint="kit bundle --help"
+            )
+    if options.bundle is None and options.action != "list":
+        raise usage_error(
+            f"kit bundle {options.action}: which one? expected its folder",
+            hint=f"kit bundle {options.action} FOLDER",
+        )
+    if options.sign_with and not options.receipt:
+        raise usage_error("--sign-with signs a receipt", hint="--receipt FILE --sign-with KEY")
 
 
 def bytes_of(text: str) -> int:

@@ -305,6 +305,13 @@ def test_a_site_with_nothing_but_python_sets_itself_up(fetched, tmp_path, data, 
     assert told["bundle"]["identity"] == made["identity"]
     assert told["signer"] == verifier.fingerprint(making.blob(site))
     assert not (tmp_path / "kit").joinpath("bin", "pip").exists()
+    # The site sends it on, with the kit that it was given, to one that has nothing either.
+    words = ["bundle", "create", tmp_path / "on", "--file", data, "--key", site]
+    done = without_a_route(program, *words, env=home, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = [tmp_path / "on" / "bootstrap", tmp_path / "kit-2", "--key", f"{site}.pub"]
+    done = without_a_route(*words, env=python)
+    assert done.returncode == 0, done.stderr
 
 
 def test_bootstrap_installs_nothing_that_is_not_signed_as_expected(fetched, tmp_path, data):

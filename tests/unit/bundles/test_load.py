@@ -16,6 +16,7 @@ from tests.unit.bundles import making
 
 SIZES = [0, 5, 512, 5000, 20_000, 40_000, 77]
 ROUNDS = 100
+"""Processes that are killed."""
 
 
 @pytest.fixture
@@ -148,6 +149,23 @@ def test_a_delta_does_not_stand_on_damaged_files(tmp_path, place, there, data):
     assert "file/data: d2/file-5" in str(caught.value)
 
 
+def test_a_delta_may_move_a_file_to_another_content(tmp_path, place, there):
+    """What it needs is in a folder that goes away before the other one is made."""
+    for name, files in (("a", ["moved", "stays"]), ("b", ["other"])):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_bytes(file.encode() * 100)
+    making.make(place, tmp_path / "one", tmp_path / "a", tmp_path / "b")
+    base = making.index_of(tmp_path / "one")
+    (tmp_path / "a" / "moved").rename(tmp_path / "b" / "moved")
+    chosen = settings(since=base)
+    making.make(place, tmp_path / "two", tmp_path / "a", tmp_path / "b", settings=chosen)
+    making.take(there, tmp_path / "one")
+    for _ in range(2):
+        for content, where in making.take(there, tmp_path / "two").places:
+            assert making.tree(where) == making.tree(tmp_path / content.name)
+
+
 def test_images_keep_their_digest(tmp_path, place, there):
     image, contents = _image(place)
     create.create(place, contents, tmp_path / "out", settings())
@@ -258,15 +276,14 @@ def test_a_killed_load_goes_on_to_the_same_result(tmp_path, place, data):
     final = there.home / "bundles" / "content" / "test" / "file" / "data"
     clock = random.Random(2)
     killed = 0
-    for round_ in range(ROUNDS):
+    while killed < ROUNDS:
         killed += making.killed(
             lambda: making.take(there, tmp_path / "out"), clock.uniform(0, took)
         )
         if final.exists():
             assert making.tree(final) == expected
-            if round_ % 3 == 0:
+            if killed % 3 == 0:
                 shutil.rmtree(there.home)
     making.take(there, tmp_path / "out")
     assert making.tree(final) == expected
     assert everything(there).keys() == everything(calm).keys()
-    assert killed > ROUNDS // 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import resource
 import subprocess
 import sys
 import tarfile
@@ -13,7 +14,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from kit.bundles import sign, verifier
+from kit.bundles import create, sign, verifier
 from tests.unit.bundles import making
 
 SCHEMA = Path(verifier.__file__).with_name("schema") / "bundle-1.json"
@@ -217,6 +218,31 @@ def test_hostile_indexes_are_refused(original, case):
         verifier.parse(HOSTILE[case](original), "bundle.json")
     assert caught.value.code == 4
     assert len(str(caught.value)) < 1000
+
+
+def test_there_may_be_more_parts_than_a_process_may_open(tmp_path):
+    place = making.project(tmp_path)
+    data = making.noise(tmp_path / "data", [5000])
+    settings = create.Settings("test", part_size=50)
+    making.make(place, tmp_path / "out", data, settings=settings)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+    try:
+        assert len(list((tmp_path / "out").glob("part-*"))) > 100
+        assert verifier.check(tmp_path / "out").ok
+        making.take(place, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 1 << 20, 8**11 - 1, 8**11, 1 << 45])
+def test_headers_are_those_of_gnu_tar(size):
+    """As tarfile has written them since Python 3.9; 3.8 writes other bytes that mean the same."""
+    member = tarfile.TarInfo("blobs/sha256/" + HEX)
+    member.size, member.mode = size, 0o644
+    found = verifier.header(member.name, size)
+    assert len(found) == 512
+    assert found == member.tobuf(tarfile.GNU_FORMAT)
 
 
 def told_again(folder):
