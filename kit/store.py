@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,16 @@ from kit.errors import ExitCode, KitError, content_error, environment_error
 from kit.files import disk_errors, free_bytes, make_folder, sync_folder
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _LOCK_POLL = 0.1
 """Seconds between two looks at a partial file that another process is writing."""
 _HEADROOM = 16 << 20
 """Bytes that stay free on the disk after everything has come."""
+_SMALL = 4 << 20
+"""Bytes below which a file waits for others, to be made durable together with them."""
+_TOGETHER = 128
+"""Files that wait; each keeps a descriptor open."""
 _NAMED = 5
 """Damaged or missing files that a message names; more are counted."""
 
@@ -52,6 +56,52 @@ class Named(Protocol):
     @property
     def size(self) -> int:
         """How long it must be."""
+
+
+class Unsettled:
+    """Files of many downloads that are right and not yet durable, by one thread or several.
+
+    A flush of its own for each of a thousand small files is most of what they cost. They keep
+    their partial names, and the locks on them, until all of them are on the disk. A process that
+    ends before leaves partial files that are whole: the next one finds nothing missing in them.
+    """
+
+    def __init__(self) -> None:
+        self.folders: set[Path] = set()
+        """With new names in them, which a power cut may take away."""
+        self._waiting: list[tuple[int, Path, Path]] = []
+        self._lock = threading.Lock()
+
+    def add(self, descriptor: int, partial: Path, place: Path) -> None:
+        """Take a file that is whole; what waits is moved into the store once there is enough."""
+        with self._lock:
+            self._waiting.append((os.dup(descriptor), partial, place))
+            rows = self._taken() if len(self._waiting) >= _TOGETHER else []
+        self._move(rows)
+
+    def settle(self) -> None:
+        """Move what waits into the store, and make all new names survive a power cut."""
+        with self._lock:
+            rows = self._taken()
+        self._move(rows)
+        while self.folders:
+            sync_folder(self.folders.pop())
+
+    def _taken(self) -> list[tuple[int, Path, Path]]:
+        rows, self._waiting = self._waiting, []
+        return rows
+
+    def _move(self, rows: list[tuple[int, Path, Path]]) -> None:
+        if not rows:
+            return
+        try:
+            # It tells of no error, unlike a flush of each; whoever uses a file hashes it again.
+            os.sync()
+            for _, partial, place in rows:
+                self.folders.update(_move(partial, place))
+        finally:
+            for descriptor, _, _ in rows:
+                os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +248,7 @@ class Store:
         *,
         on_bytes: Callable[[int], None] | None = None,
         cancelled: threading.Event | None = None,
-        unsettled: set[Path] | None = None,
+        unsettled: Unsettled | None = None,
     ) -> Iterator[Reception]:
         """Take in a file piece by piece, from where an earlier attempt stopped.
 
@@ -210,8 +260,8 @@ class Store:
             size: how long the whole file must be.
             on_bytes: told how many bytes have come; negative when they had to be thrown away.
             cancelled: once set, waiting and writing end with `Cancelled`.
-            unsettled: gets the folder of the new file, for whoever brings many and calls `settle`
-                in the end: until then a power cut may take the file away again, whole.
+            unsettled: gets the new file, for whoever brings many and calls `settle` in the end:
+                a small one may be in the store only then.
         """
         with disk_errors(self.root):
             partial = self._partial(digest)
@@ -231,11 +281,14 @@ class Store:
         finally:
             os.close(descriptor)
 
-    def settle(self, unsettled: set[Path]) -> None:
-        """Make new names in these folders survive a power cut; what is in the files has already."""
+    def settle(self, unsettled: Unsettled) -> None:
+        """Put what still waits into the store, durably.
+
+        Raises:
+            KitError: the disk failed (exit 3).
+        """
         with disk_errors(self.root):
-            while unsettled:
-                sync_folder(unsettled.pop())
+            unsettled.settle()
 
     def require_space(self, wanted: Mapping[Digest, int]) -> None:
         """Make sure that what is missing of `wanted` (digest → bytes) fits on the disk.
@@ -272,7 +325,7 @@ class Reception:
     """One file on its way into the store: hashed as it comes, in the store only when it is right.
 
     Attributes:
-        done: the file is in the store; nothing more to send.
+        done: the file is in the store, or waits to be put there; nothing more to send.
         offset: bytes that have come; the next `write` continues there.
         resumed: the first bytes come from an earlier attempt.
         origin: where the bytes come from, for messages; whoever writes sets it, free of secrets.
@@ -286,7 +339,7 @@ class Reception:
         descriptor: int,
         on_bytes: Callable[[int], None] | None,
         cancelled: threading.Event | None,
-        unsettled: set[Path] | None = None,
+        unsettled: Unsettled | None = None,
     ) -> None:
         self.digest = digest
         self.size = size
@@ -372,19 +425,16 @@ class Reception:
         place = self._store.place(self.digest)
         with disk_errors(place):
             os.fchmod(self._descriptor, 0o444)
-            os.fsync(self._descriptor)
-            folders = [place.parent]
-            try:
-                self._partial.replace(place)
-            except FileNotFoundError:
-                make_folder(place.parent)
-                self._partial.replace(place)
-                folders.append(place.parent.parent)
-            if self._unsettled is not None:
-                self._unsettled.update(folders)
+            if self._unsettled is not None and self.size < _SMALL:
+                self._unsettled.add(self._descriptor, self._partial, place)
             else:
-                for folder in folders:
-                    sync_folder(folder)
+                os.fsync(self._descriptor)
+                folders = _move(self._partial, place)
+                if self._unsettled is not None:
+                    self._unsettled.folders.update(folders)
+                else:
+                    for folder in folders:
+                        sync_folder(folder)
         self.done = True
 
     def refuse(self) -> None:
@@ -398,6 +448,17 @@ class Reception:
         self.offset += change
         if self._on_bytes is not None and change:
             self._on_bytes(change)
+
+
+def _move(partial: Path, place: Path) -> list[Path]:
+    """Give a file its name in the store; returns the folders that have new names."""
+    try:
+        partial.replace(place)
+    except FileNotFoundError:
+        make_folder(place.parent)
+        partial.replace(place)
+        return [place.parent, place.parent.parent]
+    return [place.parent]
 
 
 def copy_file(path: Path, reception: Reception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -10,12 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from kit.console import Stopwatch, progress
-from kit.errors import environment_error
-from kit.store import Store, refuse_cancelled
+from kit.errors import KitError, environment_error
+from kit.store import Store, Unsettled, refuse_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from kit.locks.http import Client
     from kit.locks.lock import Input, Kind, Lock
@@ -106,7 +106,7 @@ class _Crew:
         self._source = source
         self._cancelled = cancelled
         self._lock = threading.Lock()
-        self._unsettled: set[Path] = set()
+        self._unsettled = Unsettled()
 
     def work(self, items: Sequence[Input], jobs: int, on_bytes: Callable[[int], object]) -> None:
         """Bring all items."""
@@ -132,6 +132,8 @@ class _Crew:
             deadline = time.monotonic() + _GRACE
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
+            with contextlib.suppress(KitError):  # what has come is kept; the failure is told
+                self._store.settle(self._unsettled)
             raise
 
     def _run(

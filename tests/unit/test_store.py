@@ -388,17 +388,56 @@ def test_missing_ones_are_named_before_anything_is_hashed(store, many):
 
 def test_many_files_are_settled_together(store, monkeypatch):
     """Each file is whole on the disk before it gets its name; names are made to last at the end."""
-    synced = []
-    monkeypatch.setattr(store_module, "sync_folder", synced.append)
-    unsettled = set()
+    done = []
+    monkeypatch.setattr(store_module, "sync_folder", done.append)
+    monkeypatch.setattr(store_module.os, "sync", lambda: done.append("sync"))
+    unsettled = store_module.Unsettled()
     contents = [bytes([n]) * 100 for n in range(20)]
-    for content in contents:
-        receive(store, content, Digest.of_bytes(content), 100, unsettled=unsettled)
-    assert synced == []
-    places = {store.path(Digest.of_bytes(content)).parent for content in contents}
-    assert unsettled == places | {store.root / "sha256"}
+    digests = [Digest.of_bytes(content) for content in contents]
+    for content, digest in zip(contents, digests, strict=True):
+        receive(store, content, digest, 100, unsettled=unsettled)
+    assert done == []
+    assert not any(store.has(digest) for digest in digests), "none is durable"
     store.settle(unsettled)
-    assert set(synced) == places | {store.root / "sha256"}
-    assert unsettled == set()
+    places = {store.path(digest).parent for digest in digests}
+    assert done[0] == "sync"
+    assert set(done[1:]) == places | {store.root / "sha256"}
+    assert [store.path(digest).read_bytes() for digest in digests] == contents
+    assert partials(store) == []
+    done.clear()
+    store.settle(unsettled)
+    assert done == []
     put(store)
-    assert store.path(DIGEST).parent in synced[-2:], "a single file is settled at once"
+    assert store.path(DIGEST).parent in done, "a single file is settled at once"
+
+
+def test_many_files_are_moved_when_there_are_enough(store):
+    unsettled = store_module.Unsettled()
+    contents = [b"%d" % number for number in range(300)]
+    for content in contents:
+        receive(store, content, Digest.of_bytes(content), len(content), unsettled=unsettled)
+    assert sum(store.has(Digest.of_bytes(content)) for content in contents) == 256
+    store.settle(unsettled)
+    assert all(store.has(Digest.of_bytes(content)) for content in contents)
+
+
+def test_a_process_that_ends_before_leaves_what_the_next_one_finishes(store):
+    unsettled = store_module.Unsettled()
+    receive(store, unsettled=unsettled)
+    for descriptor, _, _ in unsettled._taken():
+        os.close(descriptor)
+    with store.receive(DIGEST, len(CONTENT)) as reception:
+        assert reception.complete
+        reception.finish()
+    assert store.path(DIGEST).read_bytes() == CONTENT
+
+
+def test_a_file_that_waits_is_locked(store):
+    unsettled = store_module.Unsettled()
+    receive(store, unsettled=unsettled)
+    cancelled = threading.Event()
+    threading.Timer(0.3, cancelled.set).start()
+    with pytest.raises(Cancelled), store.receive(DIGEST, len(CONTENT), cancelled=cancelled):
+        pass
+    store.settle(unsettled)
+    assert store.has(DIGEST)
