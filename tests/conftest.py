@@ -27,12 +27,23 @@ def pytest_collection_modifyitems(config, items):
     others = [item for item in items if _is_for_another_engine(item)]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
     if Path("/dev/nvidiactl").exists():
         return
     skip = pytest.mark.skip(reason="no NVIDIA GPU on this host (/dev/nvidiactl is absent)")
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+def _group(item):
+    """What has to run in one process: a file; of what shares engines and a filled store, all."""
+    folder = item.path.parent.relative_to(ROOT).as_posix()
+    return "engines" if folder in _SHARING else item.path.relative_to(ROOT).as_posix()
+
+
+_SHARING = ("tests/integration", "tests/integration/images")
 
 
 def _is_for_another_engine(item):

@@ -63,7 +63,7 @@ def test_every_cut_of_a_plans_header_is_seen(tmp_path):
         (folders.pointer(4711), "a Git LFS pointer to a file of 4711 bytes"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer to a file, not"),
         (bytes(5000), "zeros"),
-        (gzip.compress(folders.plan()), "gzip data"),
+        (gzip.compress(folders.plan(), mtime=0), "gzip data"),
         (b"PK\x03\x04" + bytes(100), "a zip archive"),
         (b"\n<!DOCTYPE HTML><html>404</html>", "a web page"),
         (struct.pack("<I", 30) + b'{"description": "YOLO", "a": 1}ftrt' + bytes(99), "Ultralytics"),

@@ -18,6 +18,7 @@ from kit.locks.connection import Interrupted, Refused, require_success
         ("-7", 0, 0),
         ("", 0, 0),
     ],
+    ids=["seconds", "a day later", "earlier", "a word", "less than none", "nothing"],
 )
 def test_how_long_a_server_wants_to_rest(header, least, most):
     answer = urllib3.HTTPResponse(status=429, headers={"Retry-After": header})
