@@ -7,7 +7,7 @@ import importlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kit import __version__
 from kit.errors import ExitCode, KitError
@@ -22,6 +22,18 @@ BROKEN_PIPE = 141
 
 
 class _Parser(argparse.ArgumentParser):
+    rest: str | None = None
+    """What the words behind `--` become, where they are another program's."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As of its base, which would mistake those words for its own."""
+        if self.rest is None or args is None or "--" not in args:
+            return super().parse_known_args(args, namespace)
+        end = args.index("--")
+        found, unknown = super().parse_known_args(args[:end], namespace)
+        setattr(found, self.rest, args[end + 1 :])
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where the help is (exit 2)."""
         print(f"error: {message}\n  try: {self.prog} --help", file=sys.stderr)
@@ -180,6 +192,9 @@ def parser() -> argparse.ArgumentParser:
     run_.add_argument(
         "--allow-pickle", action="store_true", help="weights may be pickles, which can run code"
     )
+    run_.add_argument(
+        "--triton-stack", metavar="S", help="whose image serves, if not the one of the tables"
+    )
 
     manifest = _command(
         commands,
@@ -201,6 +216,12 @@ def parser() -> argparse.ArgumentParser:
     )
     reproduce.add_argument("manifest", metavar="MANIFEST", help="or the folder of its run")
     reproduce.add_argument("--require", metavar="LEVEL", help="L0 to L8; exit 4 below it")
+    reproduce.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="SHARE",
+        help="L7: how far a logit may be off, of the largest one; by the engine's type without it",
+    )
     reproduce.add_argument("--gpus", metavar="GPUS", help="none, all, 0,1; as recorded without it")
     reproduce.add_argument("--report", metavar="FILE", help="write the report as one HTML file")
     reproduce.add_argument("--output", metavar="DIR", help="instead of runs/reproductions")
@@ -213,10 +234,83 @@ def parser() -> argparse.ArgumentParser:
     )
     reproduce.add_argument("--sign-with", metavar="KEY", help="sign the receipt")
 
+    _triton(commands)
+    _slurm(commands)
     _compat(commands)
     _questions(commands)
     _bundle(commands)
     return top
+
+
+def _triton(commands: argparse._SubParsersAction[_Parser]) -> None:
+    triton = _command(
+        commands,
+        "triton",
+        "a model repository for an engine; the server over it, on loopback until interrupted; what "
+        "a server, or one that is started for it, answers",
+        "kit triton repository --engine RUN/engine --tokenizer DIR --output repository && "
+        "kit triton serve repository, then kit triton check http://127.0.0.1:8000 --prompt Hello",
+    )
+    triton.add_argument("action", choices=["repository", "serve", "check"])
+    triton.add_argument(
+        "target", nargs="?", metavar="REPOSITORY|URL", help="serve, check: what to serve or to ask"
+    )
+    triton.add_argument("--engine", metavar="DIR", help="where the repository does not say")
+    triton.add_argument("--tokenizer", metavar="DIR", help="the model's folder has it")
+    triton.add_argument("--release", metavar="R", help="where the engine does not say")
+    triton.add_argument("--stack", metavar="S", help="whose image, if not the one of the tables")
+    triton.add_argument("--gpus", default="none", metavar="GPUS", help="none, all, 0,1 or UUIDs")
+    triton.add_argument("--output", metavar="DIR", help="repository: the folder to make")
+    triton.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="MODEL.PARAMETER=VALUE",
+        help="repository: a placeholder of that version's config.pbtxt",
+    )
+    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+        text = "serve: on loopback" + ("; check: of the server" if name == "metrics" else "")
+        triton.add_argument(f"--{name}-port", type=int, default=port, metavar="N", help=text)
+    triton.add_argument(
+        "--prompt", action="append", default=[], metavar="TEXT", help="check: to be answered"
+    )
+    triton.add_argument("--max-tokens", type=int, default=16, metavar="N", help="check: of answers")
+    triton.add_argument("--end-id", type=int, metavar="N", help="check URL: that ends an answer")
+    triton.add_argument("--stream", action="store_true", help="check: piece by piece")
+    triton.add_argument(
+        "--model-name",
+        dest="served_model",
+        default="ensemble",
+        metavar="NAME",
+        help="check: which model, such as tensorrt_llm_bls",
+    )
+
+
+def _slurm(commands: argparse._SubParsersAction[_Parser]) -> None:
+    slurm = _command(
+        commands,
+        "slurm",
+        "a batch script that runs an example in a job of Slurm's, on one node or several; "
+        "behind -- stand further options of sbatch",
+        "kit slurm gpt-530b-dummy --stack trtllm-0.16.0 --gpus-per-node 8 --time 2:00:00 --submit "
+        "-- --constraint=h100",
+    )
+    _example(slurm)
+    slurm.add_argument("--stack", required=True, metavar="S")
+    slurm.add_argument("--release", metavar="R", help="where the stack has several")
+    slurm.add_argument("--partition", metavar="P")
+    slurm.add_argument("--account", metavar="A")
+    slurm.add_argument("--time", metavar="T", help="at most: 90, 1:30:00, 2-12:00")
+    slurm.add_argument("--gpus-per-node", type=int, metavar="N", help="none without it")
+    slurm.add_argument("--runs", metavar="DIR", help="of the run, instead of runs/EXAMPLE/RELEASE")
+    slurm.add_argument("--resume", action="store_true", help="go on with the run of an ended job")
+    slurm.add_argument("--no-reuse", action="store_true", help="convert in any case")
+    slurm.add_argument("--allow-pickle", action="store_true", help="weights may be pickles")
+    slurm.add_argument("--triton-stack", metavar="S", help="whose image serves")
+    slurm.add_argument("--output", metavar="FILE", help="write the script instead of printing it")
+    slurm.add_argument("--submit", action="store_true", help="hand it to sbatch, print the job")
+    slurm.set_defaults(further=[])
+    slurm.rest = "further"
 
 
 def _compat(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -237,6 +331,7 @@ def _compat(commands: argparse._SubParsersAction[_Parser]) -> None:
     compat.add_argument("--wheel", metavar="FILE")
     compat.add_argument("--manifest", metavar="FILE", help="the record of a run")
     compat.add_argument("--lock", metavar="FILE")
+    compat.add_argument("--bundle", metavar="DIR", help="the run and the lock that it carries")
     where = compat.add_mutually_exclusive_group()
     where.add_argument("--host", action="store_true", help="this host")
     where.add_argument("--host-facts", metavar="FILE", help="of `kit doctor --export`")
@@ -271,6 +366,9 @@ def _bundle(commands: argparse._SubParsersAction[_Parser]) -> None:
         "instead of those in KIT_HOME/trusted-keys",
     )
     bundle.add_argument("--jobs", type=int, metavar="N", help="threads, by default one a core")
+    bundle.add_argument(
+        "--sync", action="store_true", help="create, load: wait until the disk has all of it"
+    )
     what = bundle.add_argument_group("create")
     for name, meta, text in (
         ("stack", "S", "its image, lock, inputs, models"),
@@ -305,6 +403,9 @@ def _questions(commands: argparse._SubParsersAction[_Parser]) -> None:
         commands, "inspect", "which versions are inside", "kit inspect runs/gpt2-tiny/engine"
     )
     inspect.add_argument("path", metavar="PATH|IMAGE")
+    inspect.add_argument(
+        "more", nargs="*", metavar="FOLDER", help="further folders with parts of a bundle"
+    )
 
     diagnose = _command(
         commands, "diagnose", "the first cause of a failure", "kit diagnose --release 0.16.0 x.log"
@@ -328,7 +429,7 @@ def _questions(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 def _command(
     commands: argparse._SubParsersAction[_Parser], name: str, purpose: str, example: str
-) -> argparse.ArgumentParser:
+) -> _Parser:
     command = commands.add_parser(
         name, help=purpose, description=purpose, epilog=f"example: {example}"
     )

@@ -42,19 +42,59 @@ class Project:
 
     @property
     def stacks(self) -> list[str]:
-        """Names of all stacks that have an intent."""
-        intents = (self.root / "lockfiles").glob("*.yaml")
-        return sorted(p.stem for p in intents if not p.name.endswith(".lock.yaml"))
+        """Names of all stacks: the project's own, and what bundles brought if it is one thing."""
+        brought = (name for name, roots in self._delivered.items() if _are_one(roots, name))
+        return sorted({*_intents(self.root), *brought})
+
+    def owns(self, stack: str) -> bool:
+        """Whether a stack is the project's own."""
+        return stack in _intents(self.root)
+
+    def roots_of(self, stack: str) -> list[Path]:
+        """Folders with the files of a stack: the project, if it has it, then loaded bundles'."""
+        own = [self.root] if self.owns(stack) else []
+        return own + [root for root in self._delivered.get(stack, []) if root != self.root]
+
+    def root_of(self, stack: str) -> Path:
+        """The folder with `lockfiles/` and `dockerfiles/` of a stack.
+
+        Raises:
+            KitError: an unknown stack, with the nearest; one that two bundles have brought along,
+                each another one, while the project has none of that name (exit 2).
+        """
+        roots = self.roots_of(stack)
+        if not roots:
+            raise usage_error(f"unknown stack {stack!r}; {nearest(stack, self.stacks)}")
+        if not self.owns(stack) and not _are_one(roots, stack):
+            raise usage_error(
+                f"stack {stack!r} came with several bundles, each time another one: "
+                + ", ".join(map(str, roots)),
+                hint=f"export KIT_ROOT={roots[0]}",
+            )
+        return roots[0]
 
     def intent_path(self, stack: str) -> Path:
         """`lockfiles/<stack>.yaml`; an unknown one is an error that names the nearest."""
-        if stack not in self.stacks:
-            raise usage_error(f"unknown stack {stack!r}; {nearest(stack, self.stacks)}")
-        return self.root / "lockfiles" / f"{stack}.yaml"
+        return self.root_of(stack) / "lockfiles" / f"{stack}.yaml"
 
     def lock_path(self, stack: str) -> Path:
         """`lockfiles/<stack>.lock.yaml`, whether or not it exists yet."""
         return self.intent_path(stack).with_suffix(".lock.yaml")
+
+    @property
+    def contents(self) -> Path:
+        """What bundles brought that is neither an image nor an input: `<bundle>/<kind>/<name>`."""
+        return self.home / "bundles" / "content"
+
+    @property
+    def _delivered(self) -> dict[str, list[Path]]:
+        """Stacks that loaded bundles brought along, each a small project of its own."""
+        found: dict[str, list[Path]] = {}
+        for folder in sorted(self.contents.glob("*/stack/*")):
+            if not folder.name.startswith("."):  # one that is just being written
+                for stack in _intents(folder):
+                    found.setdefault(stack, []).append(folder)
+        return found
 
 
 def find() -> Project:
@@ -63,6 +103,19 @@ def find() -> Project:
     `KIT_HOME` moves the store and the images; by default they stand in the user's cache folder.
     """
     return Project(_root(), _home().absolute())
+
+
+def _intents(root: Path) -> list[str]:
+    intents = (root / "lockfiles").glob("*.yaml")
+    return [path.stem for path in intents if not path.name.endswith(".lock.yaml")]
+
+
+def _are_one(roots: list[Path], stack: str) -> bool:
+    """Whether a stack has the same lock in all of these folders."""
+    if len(roots) < 2:
+        return True
+    paths = (root / "lockfiles" / f"{stack}.lock.yaml" for root in roots)
+    return len({path.read_bytes() if path.exists() else None for path in paths}) == 1
 
 
 def _home() -> Path:

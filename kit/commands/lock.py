@@ -38,11 +38,22 @@ def _refuse_bundled(place: project.Project) -> None:
         )
 
 
+def _refuse_delivered(place: project.Project, stack: str) -> None:
+    """A stack that came in a bundle is what its images were built from, and stays that."""
+    if not place.owns(stack):
+        root = place.root_of(stack)
+        raise usage_error(
+            f"stack {stack} came with a bundle and is not to be changed: use a copy of {root}",
+            hint=f"cp -r {shlex.quote(str(root))} {stack} && KIT_ROOT={stack} kit lock {stack}",
+        )
+
+
 def run(options: argparse.Namespace) -> int:
     """Write `lockfiles/STACK.lock.yaml` and say what changed."""
     place = project.find()
     _refuse_bundled(place)
     stack = stacks.choose(place, options.stack)
+    _refuse_delivered(place, stack)
     path = place.lock_path(stack)
     # Locking downloads what decides the rest: a base image, an archive.
     preflight.require(tuple(licences.check(intent.load(place.intent_path(stack)))))

@@ -14,6 +14,7 @@ from kit.examples.taken import Choices
 from kit.images import build
 from kit.images.engine import Gpus
 from kit.manifests import record
+from kit.slurm import allocation
 
 if TYPE_CHECKING:
     import argparse
@@ -30,8 +31,9 @@ def run(options: argparse.Namespace) -> int:
     image = build.built(place, options.stack)
     release = options.release or _only_release(image, runner.argument(wanted))
     output = Path(options.output).absolute() if options.output else None
-    engine = images.select(place.home)
-    path = runner.run(place, engine, image, wanted, release, output, gpus, _choices(options))
+    engine = images.select(allocation.node_home(place.home))
+    with allocation.cancellable():
+        path = runner.run(place, engine, image, wanted, release, output, gpus, _choices(options))
     manifest = record.read(path)
     if options.json:
         outputs = [
@@ -64,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for said in manifest.outputs:
         note(f"{said.prompt!r} → {said.text!r}")
+    for answer in manifest.server.answers if manifest.server else ():
+        note(f"{answer.prompt!r} → {answer.text!r} (server)")
     for item in manifest.evaluations:
         note(str(item))
     result(str(path))
@@ -75,14 +79,25 @@ def _choices(options: argparse.Namespace) -> Choices:
     if options.only and not only:
         raise usage_error("--only: expected the name of a step", hint="kit run --help")
     words = []
-    for option, value in (("--model", options.model), ("--dataset", options.dataset)):
+    for option, value in (
+        ("--model", options.model),
+        ("--dataset", options.dataset),
+        ("--triton-stack", options.triton_stack),
+    ):
         words += [option, value] if value else []
     words += ["--no-reuse"] if options.no_reuse else []
     words += ["--allow-pickle"] if options.allow_pickle else []
     resume: Literal["latest"] | Path | None = None
     if options.resume is not None:
         resume = Path(options.resume) if options.resume else "latest"
-    return Choices(only, resume, not options.no_reuse, options.allow_pickle, tuple(words))
+    return Choices(
+        only,
+        resume,
+        not options.no_reuse,
+        options.allow_pickle,
+        tuple(words),
+        options.triton_stack,
+    )
 
 
 def _only_release(image: BuiltImage, example: str) -> str:

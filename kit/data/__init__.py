@@ -1,9 +1,9 @@
 """Tables with source and date. This module reads those of the command lines.
 
-`cli.json` has the scripts of the kit's own pipelines and the console commands. The same file goes
-into the rehearsal's wheel, so that what the kit writes and what the reference backend accepts come
-from one place. `scripts.json` has the other model families' scripts and the names of all files,
-`renames.json` what options and scripts became.
+`cli.json` has the scripts of the kit's own pipelines, the console commands and the calls of the
+Python API. The same file goes into the rehearsal's wheel, so that what the kit writes and what the
+reference backend accepts come from one place. `scripts.json` has the other model families' scripts
+and the names of all files, `renames.json` what options and scripts became.
 """
 
 from __future__ import annotations
@@ -114,6 +114,25 @@ def products(script: str, release: str) -> list[dict[str, Any]]:
     """What the script of that release asserts of products: `factors` multiply to `equals`."""
     rows = cli_table()["scripts"][script].get("products", [])
     return [dict(row) for row in rows if covers(row["releases"], release)]
+
+
+def python_api() -> dict[str, Any]:
+    """What scripts of the Python API may say, as it stands in `cli.json`; shared."""
+    table: dict[str, Any] = cli_table()["python_api"]
+    return table
+
+
+def calibrating_rank(release: str) -> int | None:
+    """The rank that a mapping has where `quantize` of that release calibrates; None: not known.
+
+    Raises:
+        KeyError: the release has no such call.
+    """
+    for row in python_api()["ranks"]:
+        if covers(row["releases"], release):
+            rank: int | None = row["rank"]
+            return rank
+    raise KeyError(release)
 
 
 def commands(release: str) -> list[str]:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit import console
 from kit.errors import nearest, usage_error
+from kit.slurm.allocation import is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kit.examples.plan import Plan, Step
     from kit.images.engine import Gpus
-
-SERVER = "serve"
-"""The step that starts a server, which does not end and is of no use without a network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +23,20 @@ class Asked:
     first: int
 
 
-def select(planned: Plan, only: Sequence[str], again: str, by_hand: str) -> Asked:
-    """The steps that `only` names, and those that they need; without names all of the engine's.
+def select(planned: Plan, only: Sequence[str], again: str) -> Asked:
+    """The steps that `only` names, and those that they need; without names all.
 
     Args:
         planned: the plan.
         only: names of steps; `run` means `run-1`, `run-2` … too, `fill` all that fill something in.
         again: the command line of the run without `--only`.
-        by_hand: the command line that prints the plan as a script.
 
     Raises:
-        KitError: a name that no step has, steps that leave one out, a server (exit 2).
+        KitError: a name that no step has, or steps that leave one out (exit 2).
     """
     steps = planned.steps
     if not only:
-        served = [step.name for step in steps if step.is_served]
-        if served:
-            console.note(f"not done, being of the server: {', '.join(served)}: {by_hand}")
-        return Asked(tuple(step for step in steps if not step.is_served), 0)
+        return Asked(steps, 0)
     chosen: set[int] = set()
     for name in only:
         found = [
@@ -65,17 +58,11 @@ def select(planned: Plan, only: Sequence[str], again: str, by_hand: str) -> Aske
             f"--only {','.join(only)}: leaves out {', '.join(left_out)} between them",
             hint=f"{again} --only {','.join(step.name for step in wanted)}",
         )
-    if any(step.name == SERVER for step in wanted):
-        raise usage_error(
-            "a server does not end and wants a network, which containers of kit run have not: "
-            "start it by hand",
-            hint=by_hand,
-        )
     return Asked(steps[: last + 1], first)
 
 
 def refuse_impossible(
-    steps: Sequence[Step], gpus: Gpus, present: int | None, again: str, by_hand: str
+    steps: Sequence[Step], gpus: Gpus, present: int | None, again: str, submit: str
 ) -> None:
     """Refuse what one host, or the GPUs that are given, cannot do.
 
@@ -84,20 +71,28 @@ def refuse_impossible(
         gpus: what is given.
         present: GPUs of this host; None where nobody has counted them.
         again: the command line of the run.
-        by_hand: the command line that prints the plan as a script.
+        submit: the command line that makes a job of the run.
 
     Raises:
-        KitError: ranks on several hosts, more ranks than GPUs (exit 2).
+        KitError: ranks on several hosts outside a job, GPUs that they do not all have, more ranks
+            than GPUs (exit 2).
     """
     for step in steps:
-        if step.nodes > 1:
-            each = step.mpi_ranks // step.nodes
+        each = step.mpi_ranks // step.nodes
+        if step.nodes > 1 and not is_inside():
             raise usage_error(
                 f"step {step.name} wants {step.mpi_ranks} ranks on {step.nodes} hosts, "
-                f"{each} on each: kit run starts containers on one host",
-                hint=by_hand,
+                f"{each} on each: this is one host, and no job of Slurm's",
+                hint=submit,
             )
-    wanted = max((step.mpi_ranks for step in steps), default=1)
+        if step.nodes > 1 and any(not device.isdecimal() for device in gpus.devices):
+            raise usage_error(
+                f"--gpus {gpus}: step {step.name} runs on {step.nodes} hosts, each of which has "
+                "other UUIDs",
+                hint=again.replace(f"--gpus {gpus}", f"--gpus {','.join(map(str, range(each)))}"),
+            )
+    # Each host gives its own.
+    wanted = max((step.mpi_ranks // step.nodes for step in steps), default=1)
     given = present if gpus.all else len(gpus.devices)
     if gpus and given is not None and given < wanted:
         raise usage_error(

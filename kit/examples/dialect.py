@@ -80,8 +80,10 @@ _EVERYWHERE = ("workers",)
 """What every release spells, though not every value with words."""
 
 
-def commands(recipe: Recipe, release: str) -> list[Command]:
+def commands(recipe: Recipe, release: str, server_root: str | None = None) -> list[Command]:
     """The steps of a recipe as that release wants them.
+
+    `server_root` is where Triton's container has the backend, if not where its documents say.
 
     Raises:
         KitError: the release cannot; says why and names the nearest that can (exit 2).
@@ -116,7 +118,8 @@ def commands(recipe: Recipe, release: str) -> list[Command]:
             for name, tokens, prompts in questions(recipe, release):
                 argv = script.argv(release, _asked(chosen, recipe, prompts, tokens))
                 asked = ("--input_text", *prompts) if prompts else ()
-                made.append(Command(name, (*argv, *asked), ranks, (tokens,)))
+                written = (tokens, *logits(recipe, release))
+                made.append(Command(name, (*argv, *asked), ranks, written))
             continue
         produces = (_PRODUCES[script.step],) if script.step in _PRODUCES else ()
         made.append(
@@ -130,7 +133,7 @@ def commands(recipe: Recipe, release: str) -> list[Command]:
     if recipe.serve is not None:
         made += [
             Command(step.name, step.argv, 0, step.produces, cwd=step.cwd, image=step.image)
-            for step in triton.steps(recipe, release)
+            for step in triton.steps(recipe, release, server_root)
         ]
     return made
 
@@ -184,6 +187,21 @@ def questions(recipe: Recipe, release: str) -> list[tuple[str, str, tuple[str, .
         (f"run-{number}", f"{OUTPUT}/tokens-{number}.csv", (prompt,))
         for number, prompt in enumerate(prompts, start=1)
     ]
+
+
+def logits(recipe: Recipe, release: str) -> tuple[str, ...]:
+    """The files of logits that a question leaves, where the recipe gathers them.
+
+    From 0.18.0 on those of answers want an option that no table is certain of
+    (`--output_generation_logits`), so that nobody relies on them there.
+    """
+    asked = recipe.options.gather_logits
+    if settings.of(recipe)["logits"] is None or not releases.between(release, "0.8.0", None):
+        return ()
+    found = ["context"] if asked in ("all", "context") else []
+    if asked in ("all", "generation") and releases.between(release, None, "0.18.0"):
+        found.append("generation")
+    return tuple(f"{OUTPUT}/logits_{kind}.npy" for kind in found)
 
 
 def _scripts(recipe: Recipe) -> list[Script]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from kit import console
 from kit.digest import Digest
 from kit.errors import KitError, content_error
-from kit.examples import layout, past, results
+from kit.examples import layout, past, results, serving
 from kit.examples.live import live, shown
 from kit.examples.past import SCHEMA, Ground, Journal
 from kit.files import write_bytes
 from kit.images.engine import Gpus, Mount, RunRequest
 from kit.manifests import record
+from kit.slurm import hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from kit.examples.folder import RunFolder
     from kit.examples.plan import Step
     from kit.images.engine import Engine
+    from kit.slurm.hosts import Ended, Hosts
 
 LAUNCHER = "/kit/launcher.py"
 
@@ -54,6 +57,8 @@ class Bench:
             it ended well.
         repeat: the command line of the run.
         go_on: what goes on with it when a step has failed.
+        server: the image of the steps that serve; None where there is no such step.
+        hosts: for steps whose ranks are on several; None where there is no such step.
     """
 
     engine: Engine
@@ -66,6 +71,8 @@ class Bench:
     examine: Callable[[str, Path, bool], KitError | None]
     repeat: str
     go_on: str
+    server: str | None = None
+    hosts: Hosts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,21 +119,8 @@ def _execute(
             lines.append(line)
             del lines[:-_LAST_LINES]
 
-        exit_code = bench.engine.run(
-            RunRequest(
-                image=step.image or bench.reference,
-                argv=(
-                    *("python3", "-I", "-S", LAUNCHER, "--path", step.path),
-                    *("--report", f"{layout.WORK}/{_REPORT}", "--", *step.argv),
-                ),
-                workdir=step.cwd,
-                environment=step.env,
-                mounts=bench.mounts,
-                gpus=bench.gpus,
-            ),
-            on_line,
-        )
-    measured = measurements(bench.folder.work / _REPORT)
+        exit_code, measured, ended = _run(bench, step, on_line)
+    spread = _spread(bench, step, ended) if ended else None
     if exit_code != 0:
         # What it has measured says more than the exit code that follows from it.
         problem = bench.examine(step.name, log, False)
@@ -145,11 +139,68 @@ def _execute(
         f"[{step.name}] done in {shown(watch.seconds)}, "
         f"peak memory {console.size(measured.peak_memory_bytes)}"
     )
-    return _command(bench, step, log, before, measured)
+    return _command(bench, step, log, before, measured, spread)
+
+
+def _run(
+    bench: Bench, step: Step, on_line: Callable[[str], None]
+) -> tuple[int, _Measured | None, Ended | None]:
+    """The step in a container here, or in one on each of several hosts."""
+    if step.nodes == 1:
+        exit_code = bench.engine.run(
+            RunRequest(
+                image=bench.server if step.is_served and bench.server else bench.reference,
+                argv=(
+                    *("python3", "-I", "-S", LAUNCHER, "--path", step.path),
+                    *("--report", f"{layout.WORK}/{_REPORT}", "--", *serving.argv(step)),
+                ),
+                workdir=step.cwd,
+                environment=step.env,
+                mounts=(*bench.mounts, *serving.mounts(step, bench.folder.work)),
+                gpus=bench.gpus,
+            ),
+            on_line,
+        )
+        return exit_code, measurements(bench.folder.work / _REPORT), None
+    assert bench.hosts is not None, "a plan with such a step is refused without hosts"
+    ranks = step.mpi_ranks // step.nodes
+    request = RunRequest(
+        image=bench.reference,
+        argv=step.argv,
+        workdir=step.cwd,
+        environment=step.env,
+        mounts=bench.mounts,
+        gpus=bench.gpus,
+    )
+    ended = bench.hosts.run(
+        request, step.name, ranks, step.path, LAUNCHER, bench.folder.hidden, on_line
+    )
+    found = [measurements(report) for report in ended.reports]
+    shutil.rmtree(ended.folder, ignore_errors=True)
+    known = [measured for measured in found if measured is not None]
+    if len(known) < len(found):
+        return ended.exit_code, None, ended
+    peak = max(measured.peak_memory_bytes for measured in known)
+    return ended.exit_code, _Measured(known[0].seconds, peak), ended
+
+
+def _spread(bench: Bench, step: Step, ended: Ended) -> record.Spread:
+    """What the manifest says of a step on several hosts, with the log of each rank."""
+    logs = []
+    for path in ended.logs:
+        name = path.relative_to(bench.folder.hidden).as_posix()
+        logs.append(record.File(name, path.stat().st_size, Digest.of_file(path).hex))
+    ranks = step.mpi_ranks // step.nodes
+    return record.Spread(step.nodes, ranks, "host", hosts.OPTIONS, tuple(logs))
 
 
 def _command(
-    bench: Bench, step: Step, log: Path, before: _Marks, measured: _Measured
+    bench: Bench,
+    step: Step,
+    log: Path,
+    before: _Marks,
+    measured: _Measured,
+    spread: record.Spread | None,
 ) -> record.Command:
     after = _marks(bench.folder.work)
     changed = sorted(name for name, mark in after.items() if before.get(name) != mark)
@@ -167,6 +218,7 @@ def _command(
         log=record.File(f"logs/{log.name}", len(content), Digest.of_bytes(content).hex),
         given=tuple(bench.seen.files(bench.folder.work, past.given(step))),
         written=tuple(bench.seen.files(bench.folder.work, changed)),
+        spread=spread,
     )
 
 

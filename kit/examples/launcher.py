@@ -1,19 +1,22 @@
 """Runs one command inside a container and says how it went; mounted there, standard library only.
 
-    python3 launcher.py [--path FOLDER] --report FILE -- COMMAND ARGUMENT…
+    python3 launcher.py [--path FOLDER] [--alive FILE] --report FILE -- COMMAND ARGUMENT…
 
 The command's exit code is the launcher's; 128 + N when signal N ended it, 127 when there is no
 such command. FILE gets `{"exit_code", "seconds", "peak_memory_bytes"}`: seconds by the wall clock,
-memory as the largest resident set of any one process of the command.
+memory as the largest resident set of any one process of the command. Whoever started the
+container may hold a lock on --alive; the command does not outlive that lock.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
 import signal
 import sys
+import threading
 import time
 
 FORWARDED = (
@@ -35,7 +38,7 @@ def main(arguments: list[str]) -> int:
     if "--path" in options:
         os.environ["PATH"] = options["--path"] + os.pathsep + os.environ.get("PATH", os.defpath)
     start = time.monotonic()
-    exit_code = run(command)
+    exit_code = run(command, options.get("--alive"))
     report = {
         "exit_code": exit_code,
         "seconds": round(time.monotonic() - start, 3),
@@ -47,7 +50,7 @@ def main(arguments: list[str]) -> int:
     return exit_code
 
 
-def run(command: list[str]) -> int:
+def run(command: list[str], alive: str | None = None) -> int:
     """Start the command, hand signals on, collect whatever ends until it has ended itself."""
     # Until there is a child to hand them to, signals wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
@@ -57,6 +60,8 @@ def run(command: list[str]) -> int:
     for number in FORWARDED:
         signal.signal(number, lambda received, _frame: _hand_on(child, received))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    if alive is not None:
+        threading.Thread(target=_end_with, args=(alive, child), daemon=True).start()
     while True:
         # As the container's first process the launcher inherits orphans and must collect them.
         ended, status = os.wait()
@@ -78,6 +83,15 @@ def _become(command: list[str]) -> None:
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr, flush=True)
         os._exit(126 if isinstance(error, PermissionError) else 127)
+
+
+def _end_with(alive: str, child: int) -> None:
+    """Wait for the lock of whoever started this: once it is free, nobody wants the command."""
+    descriptor = os.open(alive, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    _hand_on(child, signal.SIGKILL)
+    # As the container's first process this ends all others.
+    os._exit(128 + signal.SIGKILL)
 
 
 def _hand_on(child: int, number: int) -> None:

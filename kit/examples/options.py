@@ -63,7 +63,8 @@ class Options:
         gemm_plugin: the same of the matrix products.
         workers: processes that build engines of several ranks.
         strongly_typed: TensorRT takes the types as the network says.
-        gather_logits: outputs that the engine keeps for every token.
+        gather_logits: outputs that the engine keeps for every token; from 0.8.0 on `run.py` writes
+            them, and `kit reproduce` compares them.
         parallel_embedding: the dimension along which ranks share the embedding table.
         share_embedding: one table for the input and the output; True or None.
         lookup_plugin: type of the embedding's plugin.

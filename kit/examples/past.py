@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kit import files
 from kit.digest import Digest
 from kit.errors import KitError, content_error
-from kit.examples import layout
+from kit.examples import dialect, layout
 from kit.examples.folder import JOURNAL
 from kit.files import write_json
 from kit.manifests import record
@@ -33,25 +33,32 @@ _LARGEST = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What all steps of a run work on; `model` and `dataset` are what was mounted."""
+    """What all steps of a run work on.
+
+    `model` and `dataset` are what was mounted; `server` is the image of the steps that serve.
+    """
 
     image: str
     release: str
     gpus: str
     model: tuple[record.File, ...]
     dataset: tuple[record.File, ...]
+    server: str | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> Ground:
         """That of a run that is finished."""
         dataset = manifest.dataset.files if manifest.dataset else ()
         image = manifest.image.manifest_digest
-        return cls(image, manifest.release, manifest.gpus, manifest.model.files, dataset)
+        server = manifest.server.image.manifest_digest if manifest.server else None
+        files = manifest.model.files
+        return cls(image, manifest.release, manifest.gpus, files, dataset, server)
 
     def identity(self, steps: Sequence[Step | record.Command]) -> Digest:
         """Of steps that begin a run: equal means that they would do the same."""
         words = [word for step in steps for word in (*step.argv, *step.env.values())]
         reads_dataset = any(layout.DATASET in word for word in words)
+        is_served = any(step.name.partition("-")[0] in dialect.SERVING for step in steps)
         return Digest.of_document(
             {
                 "image": self.image,
@@ -59,6 +66,7 @@ class Ground:
                 "gpus": self.gpus,
                 "model": [asdict(file) for file in self.model],
                 "dataset": [asdict(file) for file in self.dataset] if reads_dataset else [],
+                **({"server": self.server} if is_served else {}),
                 "steps": [
                     [
                         *(step.name, step.argv, step.cwd, dict(step.env), step.path),
@@ -123,7 +131,7 @@ class Past:
                 if not stat.S_ISREG(status.st_mode) or status.st_size != file.size:
                     return False
             found = seen.files(self.folder, wanted)
-            logs = [command.log for command in commands]
+            logs = [log for command in commands for log in command.logs]
             return found == list(wanted.values()) and seen.files(
                 self.logs, [log.path for log in logs]
             ) == list(logs)

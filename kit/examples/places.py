@@ -12,6 +12,8 @@ from kit.examples.program import Program
 from kit.locks import intent
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kit.examples.recipe import Recipe
     from kit.project import Project
 
@@ -21,8 +23,8 @@ _LABEL = re.compile(r'org\.trtllm-kit\.releases="([0-9. ]+)"')
 # The family of the release images, the only ones with the headers of the runtime.
 _RELEASE_IMAGES = "trtllm"
 
-# The family of Triton's images, which have the wheel of a release and none of its scripts.
-_SERVERS = "triton"
+# Families of servers, whose images have the wheel of a release and none of its scripts.
+_SERVERS = ("triton", "rehearsal-triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,7 @@ class Stack:
 
     def able_with_model(self, example: Recipe) -> tuple[str, ...]:
         """The releases in this stack that can run an example whose model the user gives."""
-        # A container is on one host.
-        if not self.has_examples or (example.run.nodes or 1) > 1:
+        if not self.has_examples:
             return ()
         return tuple(name for name in self.releases if dialect.refusal(example, name) is None)
 
@@ -92,7 +93,11 @@ def stacks(project: Project) -> list[Stack]:
     found = []
     for name in project.stacks:
         content = intent.load(project.intent_path(name))
-        held = content.release.split() if content.release else _all_in_one(project, content.family)
+        held = (
+            content.release.split()
+            if content.release
+            else _all_in_one(project.root_of(name), content.family)
+        )
         known = tuple(version for version in order if version in held)
         if known:
             models = tuple(model.name for model in content.models)
@@ -102,15 +107,15 @@ def stacks(project: Project) -> list[Stack]:
                     known,
                     models,
                     has_runtime=content.family == _RELEASE_IMAGES,
-                    has_examples=content.family != _SERVERS,
+                    has_examples=content.family not in _SERVERS,
                 )
             )
     return sorted(found, key=lambda stack: (order.index(stack.releases[0]), stack.name))
 
 
-def _all_in_one(project: Project, family: str) -> list[str]:
+def _all_in_one(root: Path, family: str) -> list[str]:
     try:
-        text = (project.root / "dockerfiles" / family / "Dockerfile").read_text(encoding="utf-8")
+        text = (root / "dockerfiles" / family / "Dockerfile").read_text(encoding="utf-8")
     except OSError:
         return []  # `kit build` says what is wrong with the family
     match = _LABEL.search(text)

@@ -13,7 +13,7 @@ from kit.examples import dialect, model_facts, program, shape_checks
 from kit.examples.program import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from kit.examples.recipe import Recipe
 
@@ -27,13 +27,15 @@ _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",  # lines come when they are written
     "HF_HUB_OFFLINE": "1",  # without a network: fail at once, do not wait for time-outs
 }
-# Open MPI on one host, in a container without network or capabilities.
+# Open MPI in a container without capabilities.
 _MPI_ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",  # a rootless engine may map the caller to root
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "OMPI_MCA_btl_vader_single_copy_mechanism": "none",  # no ptrace there: open-mpi/ompi#4948
     "OMPI_MCA_rmaps_base_oversubscribe": "1",  # ranks are bound to GPUs, not to cores
 }
+# What ranks on several hosts talk by, where the image says that one host is all there is.
+_SPREAD_ENVIRONMENT = {"OMPI_MCA_btl": "self,vader,tcp"}
 _END = "END_OF_FILE"
 """Ends a file that a script brings along; no line of one is this."""
 
@@ -107,12 +109,15 @@ class Plan:
     """All commands of one example for one release.
 
     `folders`: what is of the user's own, folders and files, each with what the commands call it.
+    `wanted`: what the commands read, has no place yet, and is to be given: what they call it, and
+    the option that gives it.
     """
 
     example: str
     release: str
     steps: tuple[Step, ...]
     folders: tuple[tuple[str, str], ...] = ()
+    wanted: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `kit.plan/1`, without the envelope's `schema` and `ok`."""
@@ -123,6 +128,8 @@ class Plan:
         }
         if self.folders:
             content["folders"] = [{"path": path, "mount": mount} for path, mount in self.folders]
+        if self.wanted:
+            content["wanted"] = [{"mount": mount, "option": how} for mount, how in self.wanted]
         return content
 
     def table(self) -> str:
@@ -135,7 +142,14 @@ class Plan:
     def notes(self) -> list[str]:
         """What a table of commands does not say: folders, files, nodes, other containers."""
         found = [f"{mount} is {path}" for path, mount in self.folders]
+        found += [f"{mount} is to be given: {how}" for mount, how in self.wanted]
         found += [f"{step.name} runs in {step.image}" for step in self.steps if step.image]
+        found += [
+            f"{step.name} has {step.mpi_ranks // step.nodes} ranks on each of {step.nodes} nodes: "
+            "kit slurm makes a job of it"
+            for step in self.steps
+            if step.nodes > 1
+        ]
         found += [f"{step.name}: {step.doubt}" for step in self.steps if step.doubt]
         for step in self.steps:
             found += [f"{step.name} needs the file {path}:\n{text}" for path, text in step.writes]
@@ -150,6 +164,7 @@ class Plan:
             f"# Writes below {dialect.WORK}.",
             # As JSON: no name of a folder begins a line of its own.
             *(f"# {mount} is {json.dumps(path)}." for path, mount in self.folders),
+            *(f"# {mount} is to be given." for mount, _ in self.wanted),
             "set -eu",
             "mkdir -p "
             + shlex.join([dialect.CHECKPOINT, dialect.ENGINE, dialect.OUTPUT, dialect.CACHE]),
@@ -162,7 +177,12 @@ class Plan:
                 lines += [f"# In a container of {step.image}."]
             if step.nodes > 1:
                 each = step.mpi_ranks // step.nodes
-                lines += [f"# On {step.nodes} nodes, {each} ranks each; mpirun has to know them."]
+                lines += [
+                    f"# On {step.nodes} nodes, {each} ranks each, a container on each, with the",
+                    "# network of the host. In a job of Slurm's (`kit slurm`) `kit run` tells",
+                    "# mpirun the nodes, and how to start its daemons in their containers; by hand",
+                    "# add --hostfile FILE --mca plm_rsh_agent COMMAND.",
+                ]
             for path, text in step.writes:
                 lines += [f"cat > {shlex.quote(path)} <<'{_END}'", text.rstrip("\n"), _END]
             lines += [f"cd {shlex.quote(step.cwd)}"]
@@ -176,8 +196,15 @@ def _ranks(step: Step) -> str:
     return f"{step.mpi_ranks} in {step.nodes}" if step.nodes > 1 else str(step.mpi_ranks)
 
 
-def plan(example: Recipe | Program, release: str, root: str = DEFAULT_ROOT) -> Plan:
+def plan(
+    example: Recipe | Program,
+    release: str,
+    root: str = DEFAULT_ROOT,
+    server_root: str | None = None,
+) -> Plan:
     """The commands of `example` for `release` in an image that keeps the release's tree at `root`.
+
+    `server_root` is where Triton's container has the backend, if not where its documents say.
 
     Raises:
         KitError: unknown release, or one that cannot do what the example asks (exit 2).
@@ -186,10 +213,11 @@ def plan(example: Recipe | Program, release: str, root: str = DEFAULT_ROOT) -> P
     if isinstance(example, Program):
         made = program.commands(example, release, root)
         return Plan(example.name, release, tuple(_step(item, release, root, 1) for item in made))
-    commands = dialect.commands(example, release)
+    commands = dialect.commands(example, release, server_root)
     shape_checks.refuse_impossible(example, release, model_facts.of_recipe(example))
     steps = tuple(_step(item, release, root, example.run.nodes or 1) for item in commands)
-    return Plan(example.name, release, steps, example.folders or _given(example))
+    folders = example.folders or _given(example)
+    return Plan(example.name, release, steps, folders, tuple(_wanted(example)))
 
 
 def _given(recipe: Recipe) -> tuple[tuple[str, str], ...]:
@@ -203,6 +231,17 @@ def _given(recipe: Recipe) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def _wanted(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What a recipe names that no stack has and nobody has given yet."""
+    places = [place for path, place in recipe.inputs if not path.is_absolute()]
+    single = len(places) == 1 and recipe.source.nemo is not None
+    for place in places:
+        name = place.rpartition("/")[2]
+        yield place, "--model FILE.nemo" if single else f"--model DIR, with {name} in it"
+    if recipe.evaluate is not None and recipe.evaluate.summarize.dataset is None:
+        yield dialect.DATASET, "--dataset DIR"
+
+
 def _step(command: dialect.Command, release: str, root: str, nodes: int) -> Step:
     # `mpirun -n N python3 …` is what the examples' READMEs of all releases say.
     launcher = ["mpirun", "-n", str(command.ranks)] if command.ranks else []
@@ -213,7 +252,11 @@ def _step(command: dialect.Command, release: str, root: str, nodes: int) -> Step
         name=command.name,
         argv=(*launcher, *command.argv),
         cwd=command.cwd or root,
-        env={**_ENVIRONMENT, **(_MPI_ENVIRONMENT if command.ranks else {})},
+        env={
+            **_ENVIRONMENT,
+            **(_MPI_ENVIRONMENT if command.ranks else {}),
+            **(_SPREAD_ENVIRONMENT if spread else {}),
+        },
         path=f"{root}/bin",
         mpi_ranks=command.ranks or 1,
         produces=command.produces,

@@ -14,8 +14,8 @@ from kit import console
 from kit.compat.host import host_facts
 from kit.compat.image import versions as image_versions
 from kit.compat.script import mountable
-from kit.errors import KitError, content_error, environment_error, nearest, usage_error
-from kit.examples import evaluation, known, launcher, layout, results
+from kit.errors import KitError, content_error, nearest, usage_error
+from kit.examples import evaluation, known, launcher, layout, results, serving, text
 from kit.examples import folder as folders
 from kit.examples.asked import refuse_impossible, select
 from kit.examples.execution import LAUNCHER, Bench, execute
@@ -28,9 +28,13 @@ from kit.examples.plan import Plan, plan
 from kit.examples.program import Program
 from kit.examples.recipe import refuse_incomplete
 from kit.examples.taken import Choices, sources, taken
+from kit.host.cluster import slurm
 from kit.images.build import ready
 from kit.images.engine import Gpus, Mount
 from kit.manifests import record
+from kit.slurm import allocation
+from kit.slurm.hosts import MPI_PLUGIN, Hosts
+from kit.triton import session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from kit.examples.asked import Asked
     from kit.examples.folder import RunFolder
     from kit.examples.given import Given
+    from kit.examples.plan import Step
     from kit.examples.recipe import Recipe
     from kit.images.build import BuiltImage
     from kit.images.engine import Engine
@@ -53,8 +58,13 @@ def argument(example: Recipe | Program) -> str:
     return example.name if isinstance(example, Program) else example.argument or example.name
 
 
-def image_plan(image: BuiltImage, example: Recipe | Program, release: str) -> Plan:
-    """The plan of `example` with the paths of `image`.
+def image_plan(
+    image: BuiltImage,
+    example: Recipe | Program,
+    release: str,
+    server: BuiltImage | None = None,
+) -> Plan:
+    """The plan of `example` with the paths of `image`, and of the `server` where it serves.
 
     Raises:
         KitError: the image does not hold that release, or the release cannot (exit 2).
@@ -74,7 +84,8 @@ def image_plan(image: BuiltImage, example: Recipe | Program, release: str) -> Pl
             f"expected an absolute path, found {root!r}",
             hint=f"kit build {image.stack}",
         )
-    return plan(example, release, root.replace("{release}", release))
+    server_root = serving.root(server, release) if server else None
+    return plan(example, release, root.replace("{release}", release), server_root)
 
 
 def run(
@@ -109,17 +120,31 @@ def run(
     planned = image_plan(image, example, release)
     whole = _command_line(image, example, release, output, gpus, choices)
     again = f"{whole} --only {','.join(choices.only)}" if choices.only else whole
-    by_hand = f"kit plan {argument(example)} --release {release} --shell"
-    asked = select(planned, choices.only, whole, by_hand)
+    asked = select(planned, choices.only, whole)
+    server = None
+    if any(step.is_served for step in asked.steps):
+        chosen = choices.triton_stack
+        server = serving.server_image(project, image, release, chosen, whole)
+        planned = image_plan(image, example, release, server)
+        asked = select(planned, choices.only, whole)
+    elif choices.triton_stack is not None:
+        raise usage_error(
+            f"--triton-stack {choices.triton_stack}: no step here serves",
+            hint=f"kit plan {argument(example)} --release {release}",
+        )
     present = len(host_facts()["gpus"]) if gpus.all else None
-    refuse_impossible(asked.steps, gpus, present, again, by_hand)
-    _refuse_missing(engine, asked, example, whole)
+    each = max(step.mpi_ranks // step.nodes for step in asked.steps)
+    submit = _job_line(image, example, release, output, each if gpus else 0, choices)
+    refuse_impossible(asked.steps, gpus, present, again, submit)
+    _refuse_missing(asked, example, whole)
     _refuse_bad_model(example, release, choices)
     inputs = given(project, image, example)
     _refuse_unfit(example, release, inputs)
     dataset = inputs.dataset.files if inputs.dataset else ()
     digest = str(image.manifest_digest)
-    ground = Ground(digest, release, str(gpus), inputs.model.files, dataset)
+    served_by = str(server.manifest_digest) if server else None
+    ground = Ground(digest, release, str(gpus), inputs.model.files, dataset, served_by)
+    asked = _with_questions(asked, example, inputs)
     runs = output or project.runs
     # Asked while the containers work: neither is quick on every host.
     with ThreadPoolExecutor(max_workers=2) as pool, contextlib.ExitStack() as stack:
@@ -134,25 +159,32 @@ def run(
         if not to_do and (done := old.manifest(example.digest)) is not None:
             console.note("every step is done, and nothing has changed since")
             return done
+        hosts = _hosts(project, engine, image, gpus, to_do, submit)
+        cluster = None if hosts is None else _cluster(hosts, runs, inputs, to_do)
         fresh = not (choices.only or earlier)
         with run_folder(runs, example.name, release, fresh=fresh) as folder:
             own = old.adopt(folder, to_do)
             script = Mount(mountable(project, Path(launcher.__file__)), LAUNCHER)
+            asker = Mount(mountable(project, Path(session.__file__)), serving.SESSION)
             work = Mount(folder.work, layout.WORK, writable=True)
             bench = Bench(
                 engine=engine,
                 reference=reference,
                 folder=folder,
                 ground=ground,
-                mounts=(*inputs.mounts, script, work, *own),
+                mounts=(*inputs.mounts, script, *([asker] if server else []), work, *own),
                 gpus=gpus,
                 seen=seen,
-                examine=_examiner(example),
+                examine=_examiner(example, release, server),
                 repeat=again,
-                go_on=again if choices.only else f"{again} --resume",
+                go_on=again if choices.only else f"{submit if hosts else again} --resume",
+                server=ready(project, engine, server) if server else None,
+                hosts=hosts,
             )
             try:
                 commands = execute(bench, old.named(), to_do)
+                outputs = _outputs(example, release, folder, inputs, commands)
+                names = {command.name for command in commands}
                 manifest = record.Manifest(
                     schema=record.SCHEMA,
                     kind="run",
@@ -170,10 +202,12 @@ def run(
                     model=inputs.model,
                     commands=commands,
                     artifacts=results.artifacts(folder.work, seen),
-                    outputs=_outputs(example, release, folder, inputs, commands),
+                    outputs=outputs,
                     dataset=inputs.dataset,
                     evaluations=_evaluations(example, folder, commands),
                     only=choices.only,
+                    cluster=cluster,
+                    server=serving.said(server, folder.work, names, outputs) if server else None,
                 )
                 manifest.write(folder.work)
                 finished = folder.finish()
@@ -191,8 +225,45 @@ def run(
     return finished / record.FILE
 
 
-def _refuse_missing(engine: Engine, asked: Asked, example: Recipe | Program, again: str) -> None:
-    """Refuse steps that read a dataset that nobody gave, or run in an image that is not there."""
+def _hosts(
+    project: Project,
+    engine: Engine,
+    image: BuiltImage,
+    gpus: Gpus,
+    steps: Sequence[Step],
+    submit: str,
+) -> Hosts | None:
+    """The nodes of the job around this process, where a step has ranks on several."""
+    nodes = max((step.nodes for step in steps), default=1)
+    if nodes == 1:
+        return None
+    around = allocation.current(nodes, submit)
+    found, _ = slurm()
+    version = (found.version if found else None) or "unknown"
+    return Hosts(around, project, image, engine.name, gpus, version)
+
+
+def _cluster(hosts: Hosts, runs: Path, inputs: Given, steps: Sequence[Step]) -> record.Cluster:
+    """Look at all nodes before a step costs time; returns what the manifest says of them."""
+    each = max(step.mpi_ranks // step.nodes for step in steps if step.nodes > 1)
+    found = hosts.check(runs, [mount.source for mount in inputs.mounts], each)
+    nodes = tuple(_host_of(facts) for facts in found)
+    return record.Cluster("slurm", hosts.version, MPI_PLUGIN, nodes)
+
+
+def _with_questions(asked: Asked, example: Recipe | Program, inputs: Given) -> Asked:
+    """What is asked for, with the questions for a server that is started."""
+    if isinstance(example, Program):
+        return asked
+    tokenizer = None if inputs.tokenizer is None else text.load(inputs.tokenizer)
+    end_id = example.run.end_id
+    if end_id is None and tokenizer is not None:
+        end_id = tokenizer.end_id
+    return replace(asked, steps=serving.asking(asked.steps, example, end_id))
+
+
+def _refuse_missing(asked: Asked, example: Recipe | Program, again: str) -> None:
+    """Refuse steps that read a dataset that nobody gave."""
     evaluate = None if isinstance(example, Program) else example.evaluate
     for step in asked.steps[asked.first :]:
         reads = any(layout.DATASET in word for word in step.argv)
@@ -200,11 +271,6 @@ def _refuse_missing(engine: Engine, asked: Asked, example: Recipe | Program, aga
             raise usage_error(
                 f"step {step.name} reads articles, which {example.name} does not bring along",
                 hint=f"{again} --dataset DIR",
-            )
-        if step.image is not None and not engine.has(step.image):
-            raise environment_error(
-                f"step {step.name} runs in {step.image}, which {engine.name} does not have",
-                hint=f"{engine.name} pull {step.image}",
             )
 
 
@@ -243,10 +309,14 @@ def _outputs(
     return results.outputs(example, release, folder.work, inputs.tokenizer, done)
 
 
-def _examiner(example: Recipe | Program) -> Callable[[str, Path, bool], KitError | None]:
+def _examiner(
+    example: Recipe | Program, release: str, server: BuiltImage | None
+) -> Callable[[str, Path, bool], KitError | None]:
     asked = None if isinstance(example, Program) else example.evaluate
 
     def examine(step: str, log: Path, ended_well: bool) -> KitError | None:
+        if step == serving.SERVER and not ended_well:
+            return serving.problem(log, release, server) if server else None
         if asked is None or not evaluation.is_by(step):
             return None
         found = evaluation.read(step, evaluation.lines(log), asked)
@@ -287,6 +357,25 @@ def _command_line(
     return f"kit run {argument(example)} {shlex.join(words)}"
 
 
+def _job_line(
+    image: BuiltImage,
+    example: Recipe | Program,
+    release: str,
+    output: Path | None,
+    gpus_per_node: int,
+    choices: Choices,
+) -> str:
+    """What makes a job of the run."""
+    words = ["--stack", image.stack, "--release", release]
+    words += ["--gpus-per-node", str(gpus_per_node)] if gpus_per_node else []
+    words += ["--runs", str(output)] if output else []
+    words += [*choices.words, "--submit"]
+    return f"kit slurm {argument(example)} {shlex.join(words)}"
+
+
 def _host(future: Future[dict[str, Any]]) -> record.Host:
-    facts = future.result()
+    return _host_of(future.result())
+
+
+def _host_of(facts: dict[str, Any]) -> record.Host:
     return record.Host(**{**facts, "gpus": tuple(record.Gpu(**gpu) for gpu in facts["gpus"])})

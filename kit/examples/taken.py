@@ -44,6 +44,7 @@ class Choices:
         reuse: take a checkpoint that an earlier run has converted in the same way.
         allow_pickle: the model may have weights that are pickles.
         words: what the command line had in addition, to say it again.
+        triton_stack: the stack whose image serves, where it is not the one of the tables.
     """
 
     only: tuple[str, ...] = ()
@@ -51,6 +52,7 @@ class Choices:
     reuse: bool = False
     allow_pickle: bool = False
     words: tuple[str, ...] = ()
+    triton_stack: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,10 @@ class Taken:
             if name.partition("/")[0] not in shared or not _linked(source, target):
                 shutil.copy2(source, target)
         for command in self.commands:
-            log = Path(command.log.path).name
-            shutil.copyfile(self.source.logs / command.log.path, folder.logs / log)
+            for log in command.logs:
+                target = folder.hidden / log.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.source.logs / log.path, target)
         tops = {name.partition("/")[0] for name in kept}
         return [Mount(folder.work / top, f"{layout.WORK}/{top}") for top in shared if top in tops]
 

@@ -243,14 +243,11 @@ def _cluster(facts: HostFacts) -> Iterator[Check]:
         found = why or "none (needed for several nodes only)"
         yield Check("slurm", "unknown" if why else "ok", found, None, "sinfo" if why else None)
         return
-    pmix = [name for name in slurm.plugins if name.startswith("pmix")]
     gap = next((item for item in facts.unknown if item.name.startswith("slurm")), None)
     advice = None
     status: Status = "ok"
     if not slurm.plugins:
         status, advice = "unknown", "srun --mpi=list; export SLURM_CONF=<slurm.conf>"
-    elif not pmix:
-        status, advice = "warning", "install Slurm's pmix plugin, or run with mpirun"
     elif not slurm.is_reachable:
         status, advice = "warning", "sinfo; is slurmctld running, munge too?"
     found = f"{slurm.version or 'version unknown'}, plugins {', '.join(slurm.plugins) or 'unknown'}"
@@ -259,7 +256,8 @@ def _cluster(facts: HostFacts) -> Iterator[Check]:
         "slurm",
         status,
         found + (f"; {gap.reason}" if gap and status != "ok" else ""),
-        "a pmix plugin and a controller that answers",
+        # No plugin: `kit run` starts Open MPI's own daemons.
+        "a controller that answers",
         advice,
     )
 

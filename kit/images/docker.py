@@ -149,7 +149,7 @@ class Docker:
         with (
             _explained("run"),
             self._ledger.container(self._remove_container) as name,
-            handed_over(request, active=is_root),
+            handed_over(request, active=is_root and request.node is None),
         ):
             passed = self._devices(request.gpus)
             container = self._client.containers.create(
@@ -157,7 +157,8 @@ class Docker:
                 command=list(request.argv[1:]),
                 entrypoint=[request.argv[0]],
                 name=name,
-                network_mode="none",
+                network_mode="none" if request.node is None else "host",
+                hostname=request.node,
                 log_config=LogConfig(type=LogConfig.types.NONE),
                 read_only=True,
                 cap_drop=["ALL"],

@@ -60,7 +60,11 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """One command in a container: no network, no capabilities, a root that is read-only."""
+    """One command in a container: no network, no capabilities, a root that is read-only.
+
+    `node` is the name of this host among those whose ranks talk to each other: with it the
+    container has the host's network, and its writable folders are left to whoever shares them out.
+    """
 
     image: str
     argv: tuple[str, ...]
@@ -69,6 +73,7 @@ class RunRequest:
     mounts: tuple[Mount, ...] = ()
     gpus: Gpus = field(default_factory=Gpus)
     shm_bytes: int = 1 << 30
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

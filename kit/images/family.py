@@ -55,7 +55,7 @@ class Family:
     """`dockerfiles/<family>/family.yaml`.
 
     Attributes:
-        context: further files of the project that a stage may read: name → path.
+        context: further files and folders of the project that a stage may read: name → path.
         environment: of the assembled base images.
         exclude: folders that they do without.
         keep: file names that are kept there all the same.
@@ -100,6 +100,8 @@ def load_family(path: Path) -> Family:
         image=top.optional_text("image"),
         stages=tuple(_stage(section) for section in top.sections("stages")),
     )
+    for name, place in family.context.items():
+        safe_member(place, f"{path}: context: {name}")
     if (family.image is None) == (not family.groups):
         raise top.error("expected either `image`, the base, or `groups` that one is assembled from")
     seen: set[str] = set()

@@ -120,7 +120,7 @@ class Podman:
             argv += [request.image, *request.argv[1:]]
             code = _ENGINE_FAILED
             try:
-                with handed_over(request, active=is_root):
+                with handed_over(request, active=is_root and request.node is None):
                     code, tail = process.stream(argv, on_line)
             finally:
                 if code < 0 or code == _ENGINE_FAILED:
@@ -151,7 +151,11 @@ class Podman:
 
     def _closed(self, request: RunRequest) -> list[str]:
         user, is_root = user_arguments()
-        argv = ["--rm", "--pull=never", "--network=none", "--read-only", "--cap-drop=all"]
+        argv = ["--rm", "--pull=never", "--read-only", "--cap-drop=all"]
+        if request.node is None:
+            argv += ["--network=none"]
+        else:
+            argv += ["--network=host", f"--hostname={request.node}"]
         argv += ["--security-opt=no-new-privileges", "--security-opt=label=disable"]
         argv += ["--tmpfs=/tmp:rw,exec,nosuid,nodev,mode=1777", "--no-hosts", "--http-proxy=false"]
         argv += [

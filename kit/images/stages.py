@@ -70,7 +70,7 @@ class Recipe:
     """A family read and checked for one stack.
 
     Attributes:
-        project: where all of it lies.
+        root: of the project that it is of.
         intent: of the stack.
         folder: of the family.
         family: its `family.yaml`.
@@ -79,7 +79,7 @@ class Recipe:
         overrides: those of them that differ from the intent's.
     """
 
-    project: Project
+    root: Path
     intent: Intent
     folder: Path
     family: Family
@@ -236,12 +236,11 @@ class Recipe:
     def _files(self, reads: tuple[str, ...], where: str) -> dict[str, Path]:
         files: dict[str, Path] = {}
         for name in reads:
-            path = self.folder / name
-            if name in self.family.context:
-                files[name] = self.project.root / self.family.context[name]
-            elif path.is_dir() and not path.is_symlink():
+            given = self.family.context.get(name)
+            path = self.folder / name if given is None else self.root / given
+            if path.is_dir() and not path.is_symlink():
                 files |= {
-                    found.relative_to(self.folder).as_posix(): found
+                    f"{name}/{found.relative_to(path).as_posix()}": found
                     for found in sorted(path.rglob("*"))
                     if found.is_file() and not any(map(_is_litter, found.relative_to(path).parts))
                 }
@@ -267,7 +266,8 @@ def recipe(
     Raises:
         KitError: a malformed file, a Dockerfile that is refused, an unknown ARG (exit 2).
     """
-    folder = project.root / "dockerfiles" / intent.family
+    root = project.root_of(intent.stack)
+    folder = root / "dockerfiles" / intent.family
     family = load_family(folder / "family.yaml")
     file = dockerfile.read(folder / "Dockerfile", family.bases)
     open_arguments = file.arguments - OWN_ARGUMENTS - family.bases.keys()
@@ -277,7 +277,7 @@ def recipe(
                 known = nearest(name, open_arguments)
                 raise usage_error(f"{what} {name}: the Dockerfile has no such ARG; {known}")
     changed = {name: v for name, v in sorted(overrides.items()) if arguments.get(name) != v}
-    return Recipe(project, intent, folder, family, file, {**arguments, **changed}, changed)
+    return Recipe(root, intent, folder, family, file, {**arguments, **changed}, changed)
 
 
 def default_jobs() -> int:

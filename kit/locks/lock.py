@@ -196,7 +196,15 @@ def load(path: Path) -> Lock:
     if not path.exists():
         stack = path.name.removesuffix(".lock.yaml")
         raise usage_error(f"{path}: there is no lock", hint=f"kit lock {stack}")
-    top = document.load(path)
+    return _read(document.load(path))
+
+
+def loads(content: bytes, name: str) -> Lock:
+    """Like `load`, of text that comes from elsewhere; `name` stands for the file in messages."""
+    return _read(document.loads(content, name))
+
+
+def _read(top: document.Section) -> Lock:
     schema = top.text("schema")
     if schema != SCHEMA:
         raise top.error(f"expected schema {SCHEMA}, found {schema}", "schema")

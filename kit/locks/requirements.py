@@ -112,7 +112,9 @@ def resolve_requirements(
                     index=index,
                     store=store,
                     folder=folder,
-                    stands_on=_stages(project.root / "dockerfiles" / intent.family / "Dockerfile"),
+                    stands_on=_stages(
+                        project.root_of(stack) / "dockerfiles" / intent.family / "Dockerfile"
+                    ),
                 ).run()
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -27,6 +27,7 @@ COUNTED = (
     "engine",
     "output",
     "outputs",
+    "server",
     "evaluations",
 )
 """The parts whose differences count, in the order in which one causes the next."""
@@ -140,6 +141,10 @@ def show(manifest: Manifest) -> str:
     for output in manifest.outputs:
         answer = " ".join(map(str, output.token_ids)) if output.text is None else repr(output.text)
         lines += ["", f"{output.prompt!r} → {answer}"]
+    if (server := manifest.server) is not None and server.version is not None:
+        ready = ", ".join(model.name for model in server.models if model.ready)
+        lines += ["", f"{server.name} {server.version} of {server.stack}, ready: {ready}"]
+        lines += [f"{answer.prompt!r} → {answer.text!r}" for answer in server.answers]
     lines += ["", *map(str, manifest.evaluations)] if manifest.evaluations else []
     return "\n".join(lines)
 
@@ -177,6 +182,7 @@ def _parts(manifest: Manifest) -> dict[str, dict[str, Any]]:
             item.prompt: {"token_ids": list(item.token_ids), "text": item.text}
             for item in manifest.outputs
         },
+        "server": _server(manifest),
         "dataset": {file.path: file.sha256 for file in manifest.dataset.files}
         if manifest.dataset
         else {},
@@ -197,6 +203,19 @@ def _parts(manifest: Manifest) -> dict[str, dict[str, Any]]:
         },
         "logs": {command.log.path: command.log.sha256 for command in commands},
         "cache": {item.path: item.sha256 for item in manifest.select("cache")},
+    }
+
+
+def _server(manifest: Manifest) -> dict[str, Any]:
+    server = manifest.server
+    if server is None:
+        return {}
+    return {
+        "stack": server.stack,
+        "image": server.image.manifest_digest,
+        "version": server.version,
+        **{f"model {model.name}": f"{model.version} {model.state}" for model in server.models},
+        **{f"answer to {answer.prompt!r}": answer.text for answer in server.answers},
     }
 
 

@@ -123,7 +123,7 @@ def of_run(manifest: Manifest) -> dict[str, Any]:
             "startedOn": manifest.created,
         },
         "byproducts": [
-            *(_descriptor(command.log.path, command.log.sha256) for command in manifest.commands),
+            *(_descriptor(log.path, log.sha256) for item in manifest.commands for log in item.logs),
             *_files(others),
         ],
     }

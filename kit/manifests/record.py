@@ -40,7 +40,19 @@ _GPU = r"([0-9]+|(GPU|MIG)-[0-9a-fA-F-]{8,})"
 GPUS = re.compile(rf"none|all|{_GPU}(,{_GPU})*")
 """Which GPUs were asked for: indices or UUIDs, in the order of the request."""
 
-_OPTIONAL = frozenset({"given", "written", "reused_from", "dataset", "evaluations", "only"})
+_OPTIONAL = frozenset(
+    {
+        "given",
+        "written",
+        "reused_from",
+        "spread",
+        "dataset",
+        "evaluations",
+        "only",
+        "cluster",
+        "server",
+    }
+)
 """Keys that came later: a manifest without them is as good."""
 
 _CREATED = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
@@ -163,12 +175,32 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """How a step was shared out: a container a node, each with that many ranks.
+
+    `network` is what the containers had; `options` is what the MPI launcher was told in addition
+    to the command; `logs` is what each rank said, in their order.
+    """
+
+    nodes: int
+    ranks_per_node: int
+    network: Literal["host"]
+    options: tuple[str, ...]
+    logs: tuple[File, ...]
+
+    def __post_init__(self) -> None:
+        if self.nodes < 2 or self.ranks_per_node < 1:
+            raise ValueError("nodes or ranks_per_node is out of range")
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """One step as it was executed; memory is that of its largest process.
 
     `given` are files below the run's folder that the kit wrote for it. `written` are those that it
     made or changed, as they were when it ended; None where nobody looked. `reused_from` names the
-    run that executed it, where that was an earlier one whose files were taken over.
+    run that executed it, where that was an earlier one whose files were taken over. `spread` is
+    there where its ranks were on several hosts.
     """
 
     name: str
@@ -184,6 +216,7 @@ class Command:
     given: tuple[File, ...] = ()
     written: tuple[File, ...] | None = None
     reused_from: str | None = None
+    spread: Spread | None = None
 
     def __post_init__(self) -> None:
         for name in self.env:
@@ -193,6 +226,24 @@ class Command:
             raise ValueError("mpi_ranks, seconds or peak_memory_bytes is out of range")
         if not self.argv:
             raise ValueError("argv: expected at least one word")
+
+    @property
+    def logs(self) -> tuple[File, ...]:
+        """All that it said, and what each rank said where those were on several hosts."""
+        return (self.log, *(self.spread.logs if self.spread else ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The job whose nodes did the steps on several hosts; `mpi_plugin` is of Slurm's.
+
+    `nodes` are the hosts without their names, first the one that did all other steps.
+    """
+
+    scheduler: Literal["slurm"]
+    version: str
+    mpi_plugin: str
+    nodes: tuple[Host, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +299,36 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model of a server, and whether it was ready when the server was asked."""
+
+    name: str
+    version: str
+    state: str
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said to one prompt, by way of all its models."""
+
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server of an engine: its image, and what it said of itself where it was started."""
+
+    stack: str
+    image: Image
+    name: str | None = None
+    version: str | None = None
+    models: tuple[ServedModel, ...] = ()
+    answers: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The record of one example run; stands as `manifest.json` in the run's folder.
 
@@ -275,6 +356,8 @@ class Manifest:
     dataset: Model | None = None
     evaluations: tuple[Evaluation, ...] = ()
     only: tuple[str, ...] = ()
+    cluster: Cluster | None = None
+    server: Server | None = None
 
     def __post_init__(self) -> None:
         _check_digest(self.lock)
@@ -288,7 +371,8 @@ class Manifest:
 
     def files(self) -> list[File | Artifact]:
         """Every file of the run's folder that the manifest vouches for: logs and artifacts."""
-        return [*(command.log for command in self.commands), *self.artifacts]
+        logs = [log for command in self.commands for log in command.logs]
+        return [*logs, *self.artifacts]
 
     def select(self, role: Role) -> list[Artifact]:
         """The artifacts of one role."""

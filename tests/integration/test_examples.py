@@ -112,11 +112,13 @@ def test_too_little_rouge_ends_with_4_and_both_numbers(built, toys, small, tmp_p
     assert "ROUGE-1 of TensorRT-LLM beam 0 is " in done.stderr
 
 
-def test_the_python_api_gives_the_engine_of_the_commands(built, toys, small, tmp_path):
-    model = ("--model", str(toys.model("llama")))
-    ours = run(built, small("llama-2-7b-chat-python"), "0.12.0", tmp_path, *model)
-    theirs = run(built, small("llama-2-7b-chat"), "0.12.0", tmp_path, *model)
+def test_the_python_api_gives_on_two_ranks_what_the_commands_give(built, toys, small, tmp_path):
+    model = ("--model", str(toys.model("gpt2")))
+    asked = {"tp": 2, "quantization": "smoothquant", "smoothquant_alpha": 0.5}
+    ours = run(built, small("gpt2-medium-python", checkpoint=asked), "1.2.1", tmp_path, *model)
+    theirs = run(built, small("gpt2-medium", checkpoint=asked), "1.2.1", tmp_path, *model)
     assert executed(ours) == ["python", "run"]
+    assert [command["mpi_ranks"] for command in ours["commands"]] == [2, 2]
     assert said(ours) == said(theirs)
     assert "cache/build_engine.py" in [file["path"] for file in ours["commands"][0]["given"]]
 

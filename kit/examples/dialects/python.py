@@ -1,30 +1,43 @@
 """The workflow through the Python API of TensorRT-LLM: one script that converts and builds.
 
-Sources in NVIDIA/TensorRT-LLM: docs/source/architecture/core-concepts.md and workflow.md,
-examples/llama/convert_checkpoint.py, tensorrt_llm/models/llama/model.py and tensorrt_llm/builder.py
-(a tree of 0.10.0, the converter of 0.11.0), tests/unittest/trt/model_api. What calibrates goes
-through `quantize`, which takes the GPUs of all ranks itself, so that rank 0 alone calls it; weights
-alone are quantized by every rank for itself.
+What the script says stands in the kit's table (`python_api` of cli.json) with its sources, and a
+test holds every script of every release against it. What calibrates goes through `quantize`, which
+takes the GPUs of all ranks itself, so that rank 0 alone calls it; weights alone are quantized by
+every rank for itself. More facts of NVIDIA/TensorRT-LLM that the script rests on:
+
+* `save_checkpoint`, and `quantize` until 0.12.0, write into a folder that is there
+  (tensorrt_llm/models/modeling_utils.py, models/llama/convert.py of 0.9.0 to 0.11.0).
+* GPT wants to be told its variant: the path `/kit/model` does not name it, the model's type does
+  since 0.15.0 (tensorrt_llm/models/gpt/config.py). `quantize` does not hand what it is told on to
+  the tool that does FP8 and AWQ (models/gpt/model.py of main in October 2024 and of 1.2.1).
+* A NeMo archive is unpacked, and its tokenizer laid beside the checkpoint, by what
+  examples/gpt/convert_checkpoint.py uses for it, whose embedding is cut along the vocabulary.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kit import data
 from kit.data import releases
 from kit.examples import layout
 from kit.examples.dialects import settings
 
 if TYPE_CHECKING:
-    from kit.examples.recipe import Recipe
+    from kit.examples.recipe import Family, Recipe
 
 PLACE = f"{layout.CACHE}/build_engine.py"
 """Where the script lies in the container."""
 
+_UNPACKED = f"{layout.CACHE}/nemo"
 _FIRST = "0.9.0"
-_UNREAD = "0.17.0"
+_FIRST_OF_GPT = "0.12.0"
+_TYPE_NAMES_VARIANT = "0.15.0"
+_CLASSES: dict[Family, str] = {"gpt": "GPTForCausalLM", "llama": "LLaMAForCausalLM"}
 
 _ALGORITHMS = {"int8": "W8A16", "int4": "W4A16", "int4_awq": "W4A16_AWQ", "fp8": "FP8"}
+_WEIGHTS_ALONE = ("int8", "int4")
+_OF_THE_TOOL = ("int4_awq", "fp8")
 _SPOKEN = frozenset(
     {
         *("quantization", "smoothquant_alpha", "per_token", "per_channel", "kv_cache_dtype"),
@@ -40,10 +53,8 @@ def refusal(recipe: Recipe, release: str) -> str | None:
     """Why the script cannot be written for that release; None where it can."""
     if not releases.between(release, _FIRST, None):
         return f"release {release} has no Python API that converts and builds"
-    if not releases.between(release, None, _UNREAD):
-        return f"the Python API of release {release} was not read: its calls are not known"
-    if recipe.family != "llama":
-        return f"the Python API of release {release} was read for LLaMA only"
+    if recipe.family == "gpt" and not releases.between(release, _FIRST_OF_GPT, None):
+        return f"the Python API of release {release} converts no GPT"
     if recipe.source.dummy is not None:
         return f"the script for release {release} loads weights, the example has dummy ones"
     for name in recipe.options.said():
@@ -52,6 +63,32 @@ def refusal(recipe: Recipe, release: str) -> str | None:
     for name in ("gpt_attention_plugin", "gemm_plugin"):
         if getattr(recipe.options, name) == "auto" and releases.between(release, None, "0.11.0"):
             return f"the Python API of release {release} has no {name}: auto"
+    if recipe.source.nemo is not None and recipe.checkpoint.pp > 1:
+        return f"the Python API of release {release} reads NeMo archives for pp: 1 only"
+    return _unquantized(recipe, release)
+
+
+def _unquantized(recipe: Recipe, release: str) -> str | None:
+    """Why that release cannot quantize as the recipe wants it."""
+    asked = recipe.options
+    if asked.quantization is None and asked.kv_cache_dtype is None:
+        return None
+    if recipe.source.nemo is not None:
+        return f"the Python API of release {release} quantizes Hugging Face models only"
+    if asked.quantization in _OF_THE_TOOL:
+        if recipe.family != "gpt":
+            return None
+        if recipe.variant == "gpt2" and releases.between(release, _TYPE_NAMES_VARIANT, None):
+            return None
+        return (
+            f"quantize of release {release} cannot be told the GPT variant {recipe.variant} for "
+            f"{asked.quantization}"
+        )
+    if _calibrates(recipe) and data.calibrating_rank(release) is None:
+        return (
+            f"quantize of release {release} wants a mapping of rank 0 or -1: which of them is not "
+            "known"
+        )
     return None
 
 
@@ -63,15 +100,23 @@ def script(recipe: Recipe, release: str) -> str:
 
 def _header(recipe: Recipe) -> list[str]:
     quantized = recipe.options.quantization or recipe.options.kv_cache_dtype
+    is_nemo = recipe.source.nemo is not None
     lines = [
         '"""Converts a model and builds an engine; every rank of MPI does its part."""',
         "",
         "import importlib.util",
+        "import os",
+        *(["import shutil", "from pathlib import Path"] if is_nemo else []),
         "",
         "from tensorrt_llm import BuildConfig, Mapping, build",
         "from tensorrt_llm._utils import mpi_barrier, mpi_rank",
-        "from tensorrt_llm.models import LLaMAForCausalLM",
+        f"from tensorrt_llm.models import {_CLASSES[recipe.family]}",
     ]
+    if is_nemo:
+        names = ["UnpackedNemoCheckpointDir", "copy_tokenizer_files"]
+        names += ["unpack_nemo_ckpt", "update_tokenizer_paths"]
+        lines += ["from tensorrt_llm.models.gpt.convert import ("]
+        lines += [*(f"    {name}," for name in names), ")"]
     if quantized:
         lines += [
             "from tensorrt_llm.models.modeling_utils import QuantConfig",
@@ -91,35 +136,80 @@ def _header(recipe: Recipe) -> list[str]:
 
 def _calibrates(recipe: Recipe) -> bool:
     asked = recipe.options
-    return asked.quantization not in (None, "int8", "int4") or asked.kv_cache_dtype is not None
+    return asked.quantization not in (None, *_WEIGHTS_ALONE) or asked.kv_cache_dtype is not None
 
 
 def _model(recipe: Recipe, release: str) -> list[str]:
     split = recipe.checkpoint
     size = f"world_size={recipe.world_size}, tp_size={split.tp}, pp_size={split.pp}"
-    dtype, model, checkpoint = repr(split.dtype), repr(layout.MODEL), repr(layout.CHECKPOINT)
-    if not _calibrates(recipe):
-        lines = [f"mapping = Mapping({size}, rank=rank)"]
-        given = ""
-        if recipe.options.quantization is not None:
-            lines.append(f"quant_config = QuantConfig({_quantization(recipe)})")
-            is_old = releases.between(release, None, "0.11.0")
-            given = f", {'quantization' if is_old else 'quant_config'}=quant_config"
-        return [
-            *lines,
-            f"model = LLaMAForCausalLM.from_hugging_face({model}, {dtype}, mapping=mapping{given})",
-            f"model.save_checkpoint({checkpoint}, save_config=rank == 0)",
-            "mpi_barrier()",
-        ]
+    first = [f"os.makedirs({layout.CHECKPOINT!r}, exist_ok=True)"]
+    if recipe.source.nemo is not None:
+        return [*first, *_from_nemo(recipe, size)]
+    if _calibrates(recipe):
+        return [*first, *_quantized(recipe, release, size)]
+    lines = [*first, f"mapping = Mapping({size}, rank=rank)"]
+    words = [repr(layout.MODEL), repr(split.dtype), "mapping=mapping"]
+    if recipe.options.quantization is not None:
+        lines.append(f"quant_config = QuantConfig({_quantization(recipe)})")
+        is_old = releases.between(release, None, "0.11.0")
+        words.append(f"{'quantization' if is_old else 'quant_config'}=quant_config")
+    words += _variant(recipe)
+    return [
+        *lines,
+        f"model = {_CLASSES[recipe.family]}.from_hugging_face(",
+        f"    {', '.join(words)}",
+        ")",
+        f"model.save_checkpoint({layout.CHECKPOINT!r}, save_config=rank == 0)",
+        "mpi_barrier()",
+    ]
+
+
+def _quantized(recipe: Recipe, release: str, size: str) -> list[str]:
+    kind, rank = _CLASSES[recipe.family], data.calibrating_rank(release)
+    size += f", rank={rank}" if rank else ""
+    words = [repr(layout.MODEL), repr(layout.CHECKPOINT), "quant_config=quant_config"]
+    words += [f"dtype={recipe.checkpoint.dtype!r}", f"mapping=Mapping({size})"]
+    if recipe.options.quantization not in _OF_THE_TOOL:
+        words += _variant(recipe)
     return [
         "if rank == 0:  # quantize takes the GPUs of all ranks",
         f"    quant_config = QuantConfig({_quantization(recipe)})",
-        "    LLaMAForCausalLM.quantize(",
-        f"        {model}, {checkpoint}, quant_config, dtype={dtype}, mapping=Mapping({size})",
+        f"    {kind}.quantize(",
+        *(f"        {word}," for word in words),
         "    )",
         "mpi_barrier()",
-        f"model = LLaMAForCausalLM.from_checkpoint({checkpoint}, rank=rank)",
+        f"model = {kind}.from_checkpoint({layout.CHECKPOINT!r}, rank=rank)",
     ]
+
+
+def _from_nemo(recipe: Recipe, size: str) -> list[str]:
+    archive = settings.of(recipe)["nemo"]
+    return [
+        "if rank == 0:",
+        f"    unpack_nemo_ckpt({archive!r}, {_UNPACKED!r})",
+        "mpi_barrier()",
+        f"mapping = Mapping({size}, rank=rank)",
+        "model = GPTForCausalLM.from_nemo(",
+        f"    {_UNPACKED!r},",
+        f"    dtype={recipe.checkpoint.dtype!r},",
+        "    mapping=mapping,",
+        "    use_parallel_embedding=True,",
+        "    embedding_sharding_dim=0,",
+        ")",
+        f"model.save_checkpoint({layout.CHECKPOINT!r}, save_config=rank == 0)",
+        "mpi_barrier()",
+        "if rank == 0:",
+        f"    unpacked = UnpackedNemoCheckpointDir({_UNPACKED!r})",
+        "    tokenizer = update_tokenizer_paths(",
+        '        unpacked.model_config["tokenizer"], unpacked.get_all_tokenizer_file_paths()',
+        "    )",
+        f"    copy_tokenizer_files(tokenizer, Path({layout.CHECKPOINT!r}))",
+        f"    shutil.rmtree({_UNPACKED!r})",
+    ]
+
+
+def _variant(recipe: Recipe) -> list[str]:
+    return [f"gpt_variant={recipe.variant!r}"] if recipe.family == "gpt" else []
 
 
 def _quantization(recipe: Recipe) -> str:
@@ -164,8 +254,11 @@ def _plugins(recipe: Recipe, release: str) -> dict[str, Any]:
     asked, dtype = recipe.options, recipe.checkpoint.dtype
     found: dict[str, Any] = {}
     for name in ("gpt_attention_plugin", "gemm_plugin"):
-        value = getattr(asked, name) or dtype
-        found[name] = None if value == "disable" else value
+        value = getattr(asked, name)
+        if value is None and (name, recipe.family) != ("gemm_plugin", "gpt"):
+            value = dtype
+        if value is not None:
+            found[name] = None if value == "disable" else value
     if releases.between(release, "0.10.0", "0.11.0"):
         found["nccl_plugin"] = dtype
     if releases.between(release, None, "0.12.0"):

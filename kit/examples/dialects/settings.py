@@ -146,6 +146,10 @@ def _run(recipe: Recipe) -> dict[str, Any]:
         "run_output_len": run.max_output_len,
         **{name: getattr(run, name) for name in _ASKED},
         "prompt_tasks": tasks,
+        # Files of several beams have another shape, and none that the rest of the run answers to.
+        "logits": f"{layout.OUTPUT}/logits.npy"
+        if recipe.options.gather_logits and run.num_beams in (None, 1)
+        else None,
     }
 
 

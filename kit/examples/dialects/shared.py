@@ -216,6 +216,8 @@ ASK = (
     # One row a prompt: its token ids, the new ones, then the end id up to the longest row. With it
     # run.py of all releases prints no text (its `print_output`), so the text is made from the ids.
     Words("--output_csv {tokens}"),
+    # 0.7 has it too, and writes one file whose rows nobody has described.
+    Words("--output_logits_npy {logits}", since="0.8.0", unless=said("logits")),
     Words("--end_id {end_id}", since="0.11.0", unless=said("end_id")),
     Words("--num_beams {num_beams}", unless=said("num_beams")),
     # The older run.py of both families answers greedily.

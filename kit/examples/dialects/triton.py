@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kit.data import releases
 from kit.data import triton as containers
 from kit.examples import layout
+from kit.examples.tasks import Triton
 from kit.examples.words import Script, Words, spelled
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from kit.examples.recipe import Recipe
 
+FAMILY = "inflight_batcher_llm"
+"""The models that serve one engine."""
 REPOSITORY = f"{layout.OUTPUT}/repository"
 """Triton's model repository."""
 MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble", "tensorrt_llm_bls")
@@ -25,7 +30,8 @@ MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble", "tensor
 _BACKEND = "/tensorrtllm_backend"
 """Where the documents mount a checkout of the backend at the release's tag, up to 0.19.0."""
 _APP = "/app"
-"""Where the containers have it from 0.20.0 on."""
+"""Where the containers have it from then on."""
+_MOVED = "0.20.0"
 
 
 class Serving(NamedTuple):
@@ -114,8 +120,7 @@ _FILLED: dict[str, tuple[Words, ...]] = {
     ),
 }
 _LAUNCH = (
-    Words(f"python3 {_BACKEND}/scripts/launch_triton_server.py", before="0.20.0"),
-    Words(f"python3 {_APP}/scripts/launch_triton_server.py", since="0.20.0"),
+    Words("python3 {root}/scripts/launch_triton_server.py"),
     # It starts MPI itself.
     Words(f"--world_size {{ranks}} --model_repo {REPOSITORY}"),
     Words("--http_port {http_port}", since="0.7.0", unless={"http_port": (None,)}),
@@ -136,25 +141,46 @@ def refusal(recipe: Recipe, release: str) -> str | None:
     return None
 
 
-def steps(recipe: Recipe, release: str) -> list[Serving]:
-    """Copy the release's templates, fill them in, start the server; of a release that can."""
+def steps(recipe: Recipe, release: str, root: str | None = None) -> list[Serving]:
+    """Copy the release's templates, fill them in, start the server; of a release that can.
+
+    `root` is where the container has the backend's tools and templates, if not where the release's
+    documents say.
+    """
+    return written(_settings(recipe), release, root)
+
+
+def written(settings: Mapping[str, Any], release: str, root: str | None = None) -> list[Serving]:
+    """The same for settings as `unset` has them, with values in place of some None."""
     # Any of them has the release; the first was made for it.
     image = containers.image(containers.shipping(release)[0])
-    is_old = releases.between(release, None, "0.20.0")
-    root = _BACKEND if is_old else _APP
-    templates = f"{root}/all_models/inflight_batcher_llm"
+    documented = _BACKEND if releases.between(release, None, _MOVED) else _APP
+    root = root or documented
+    templates = f"{root}/all_models/{FAMILY}"
     found = [Serving("repository", ("cp", "-R", templates, REPOSITORY), (REPOSITORY,), "/", image)]
-    chosen = _settings(recipe)
-    for name in MODELS:
-        values = Script(name, _FILLED[name]).argv(release, chosen)
-        if not values:
-            continue
-        config = f"{REPOSITORY}/{name}/config.pbtxt"
-        argv = ("python3", f"{root}/tools/fill_template.py", "-i", config, ",".join(values))
-        found.append(Serving(f"fill-{name}", argv, (config,), "/", image))
-    launch = Script("serve", _LAUNCH).argv(release, chosen)
+    for name, values in filled(settings, release).items():
+        if values:
+            found.append(fill(name, values, root, image))
+    launch = Script("serve", _LAUNCH).argv(release, {**settings, "root": root})
     found.append(Serving("serve", launch, (), "/", image))
     return found
+
+
+def filled(settings: Mapping[str, Any], release: str) -> dict[str, tuple[str, ...]]:
+    """What is filled in of every model: `name:value`."""
+    return {name: Script(name, rows).argv(release, settings) for name, rows in _FILLED.items()}
+
+
+def fill(model: str, values: Sequence[str], root: str, image: str) -> Serving:
+    """The step that fills in a model."""
+    config = f"{REPOSITORY}/{model}/config.pbtxt"
+    argv = ("python3", f"{root}/tools/fill_template.py", "-i", config, ",".join(values))
+    return Serving(f"fill-{model}", argv, (config,), "/", image)
+
+
+def unset() -> dict[str, Any]:
+    """Every setting of a server, none of them made."""
+    return asdict(Triton())
 
 
 def _asked(recipe: Recipe) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def test_rejected(release: str, text: str, says: str) -> None:
         ("0.16.0", "python3 $SCRIPT --x", "$SCRIPT"),
         ("0.17.0", "trtllm-build --checkpoint_dir x --never_heard_of 1", "before and after"),
         ("0.17.0", "trtllm-serve x", "not recorded"),
-        ("0.19.0", "python3 examples/summarize.py --test_trt_llm", "was not read at 0.19.0"),
+        ("1.2.1", "python3 examples/summarize.py --test_trt_llm", "was not read at 1.2.1"),
         ("0.19.0", "python3 examples/run.py --max_output_len 8 --min_p 0.1", "--min_p"),
         ("0.19.0", "python examples/llama/convert_checkpoint.py", "examples/models/core/llama"),
         ("0.19.0", "python convert_checkpoint.py --no_such_thing", "before and after"),

@@ -155,3 +155,34 @@ def test_the_release_of_the_old_places_and_the_new() -> None:
     assert script("0.8.0") == "examples/gpt/hf_gpt_convert.py"
     assert script("0.18.2") == "examples/gpt/convert_checkpoint.py"
     assert script("0.19.0") == "examples/models/core/gpt/convert_checkpoint.py"
+
+
+@pytest.mark.parametrize(
+    ("gathered", "release", "files"),
+    [
+        ("all", "0.7.1", []),
+        ("all", "0.8.0", ["context", "generation"]),
+        ("context", "0.9.0", ["context"]),
+        ("generation", "0.16.0", ["generation"]),
+        ("all", "1.2.1", ["context"]),
+        (None, "0.16.0", []),
+    ],
+)
+def test_logits_that_are_gathered_are_written(
+    gathered: Any, release: str, files: list[str]
+) -> None:
+    asked = dataclasses.replace(
+        TINY, options=dataclasses.replace(TINY.options, gather_logits=gathered)
+    )
+    command = dialect.commands(asked, release)[-1]
+    written = [f"/kit/work/output/logits_{kind}.npy" for kind in files]
+    assert command.produces == ("/kit/work/output/tokens.csv", *written)
+    assert ("--output_logits_npy" in command.argv) == bool(files)
+    parsed(command, release)
+
+
+def test_logits_of_several_beams_are_not_written() -> None:
+    beams = dataclasses.replace(TINY.run, num_beams=2)
+    options = dataclasses.replace(TINY.options, gather_logits="all", max_beam_width=2)
+    command = dialect.commands(dataclasses.replace(TINY, options=options, run=beams), "0.16.0")[-1]
+    assert "--output_logits_npy" not in command.argv

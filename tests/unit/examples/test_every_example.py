@@ -23,6 +23,7 @@ from tests.unit.examples.toys import NEW, Ended, Toys, execute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from kit.examples.recipe import Recipe
     from kit.manifests.record import Evaluation, Output
@@ -39,7 +40,8 @@ REFUSED = [
         "no option for lookup_plugin",
     ),
     ("llama-2-7b-chat-python", releases.select("<0.9.0"), "no Python API that converts and builds"),
-    ("llama-2-7b-chat-python", releases.select(">=0.17.0"), "was not read"),
+    ("gpt2-medium-python", releases.select("<0.9.0"), "no Python API that converts and builds"),
+    ("gpt2-medium-python", releases.select(">=0.9.0,<0.12.0"), "converts no GPT"),
     ("llama-2-7b-chat-triton", ["0.6.0", "0.6.1", "0.18.1"], "no Triton container"),
 ]
 REASONS = {(name, release): reason for name, them, reason in REFUSED for release in them}
@@ -140,6 +142,66 @@ def test_all_releases_answer_alike(bench: Bench, name: str) -> None:
     assert len(said) == 1, said
     if example.evaluate is not None:
         assert len({bench.figures(example, release) for release in able}) == 1
+
+
+# The workflow through the Python API, and the same wishes through the commands.
+PYTHON: dict[str, tuple[str, dict[str, object]]] = {
+    "gpt2": ("gpt2-medium", {}),
+    "gpt2-int8": ("gpt2-medium", {"quantization": "int8"}),
+    "gpt2-smoothquant": ("gpt2-smoothquant-per-token", {}),
+    "gpt2-int8-cache": ("gpt2-int8-kv-cache", {}),
+    "gpt2-fp8": ("gpt2-medium", {"quantization": "fp8", "kv_cache_dtype": "fp8"}),
+    "santacoder": ("santacoder-tp4", {"workers": None, "processes": None}),
+    "gpt-next": ("gpt-next-2b", {}),
+    "llama": ("llama-2-7b-chat-tp2-pp2", {}),
+    "llama-smoothquant": ("llama-2-7b-chat", {"quantization": "smoothquant", "smoothquant_alpha": 0.5}),
+    "llama-awq": ("llama-2-7b-chat", {"quantization": "int4_awq", "kv_cache_dtype": "int8"}),
+}  # fmt: skip
+PYTHON_RELEASES = ["0.9.0", "0.11.0", "0.12.0", "0.13.0", "0.15.0", "1.2.1"]
+
+
+@pytest.mark.parametrize("release", PYTHON_RELEASES)
+@pytest.mark.parametrize("case", PYTHON)
+def test_the_python_api_makes_what_the_commands_make(bench: Bench, case: str, release: str) -> None:
+    name, asked = PYTHON[case]
+    plain = bench.toys.of(recipe.find(name))
+    tp = max(plain.checkpoint.tp, 1 if case == "gpt-next" else 2)
+    commands = dataclasses.replace(
+        plain,
+        checkpoint=dataclasses.replace(plain.checkpoint, dtype="float16", tp=tp),
+        options=dataclasses.replace(plain.options, **asked),
+    )
+    script = dataclasses.replace(commands, workflow="python")
+    if dialect.refusal(script, release) is not None:
+        assert (case, release) in NO_PYTHON
+        return
+    assert (case, release) not in NO_PYTHON
+    one, two = bench.run(script, release), bench.run(commands, release)
+    assert one.tokens() == two.tokens()
+    for place in (layout.CHECKPOINT, layout.ENGINE):
+        made, expected = _contents(one.places[place]), _contents(two.places[place])
+        assert sorted(made) == sorted(expected)
+        assert {name for name in made if made[name] != expected[name]} <= {"config.json"}
+    # What the engine was asked for is said alike, but for the timing cache that a command names.
+    said, wanted = (
+        json.loads((ended.places[layout.ENGINE] / "config.json").read_bytes())
+        for ended in (one, two)
+    )
+    for config in (said, wanted):
+        config["build_config"].pop("output_timing_cache")
+    assert said == wanted
+
+
+NO_PYTHON = {
+    *((case, release) for case in PYTHON for release in ("0.9.0", "0.11.0")
+      if not case.startswith("llama")),
+    ("gpt2-smoothquant", "0.12.0"), ("gpt2-int8-cache", "0.12.0"), ("llama-smoothquant", "0.12.0"),
+    ("gpt2-fp8", "0.12.0"), ("gpt2-fp8", "0.13.0"),
+}  # fmt: skip
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 # What a release's own configuration says of a quantized engine; old ones: the kind of the weights.

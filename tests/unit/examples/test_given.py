@@ -192,21 +192,18 @@ def test_several_hosts_are_refused(site: Site) -> None:
     with pytest.raises(KitError, match="wants 16 ranks on 2 hosts, 8 on each") as caught:
         site.run(example)
     assert caught.value.exit_code == ExitCode.USAGE
-    assert caught.value.hint == "kit plan gpt-530b-dummy --release 0.16.0 --shell"
+    assert caught.value.hint == (
+        "kit slurm gpt-530b-dummy --stack rehearsal --release 0.16.0 --submit"
+    )
 
 
-def test_a_server_is_not_started_unless_its_parts_are_named(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_steps_of_a_server_are_like_any_others() -> None:
     planned = plan(recipe.find("llama-2-7b-chat-triton"), "0.16.0")
-    plain = select(planned, (), "kit run x", "kit plan x --shell")
-    assert [step.name for step in plain.steps] == ["convert", "build"]
-    assert "not done, being of the server: repository" in capsys.readouterr().err
-    named = select(planned, ("repository", "fill"), "kit run x", "kit plan x --shell")
+    plain = select(planned, (), "kit run x")
+    assert [step.name for step in plain.steps][:4] == ["convert", "build", "run", "repository"]
+    assert plain.steps[-1].name == "serve"
+    named = select(planned, ("repository", "fill"), "kit run x")
     names = [step.name for step in named.steps]
-    assert names[: named.first] == ["convert", "build"]
+    assert names[: named.first] == ["convert", "build", "run"]
     assert names[named.first] == "repository"
     assert all(name.startswith("fill-") for name in names[named.first + 1 :])
-    with pytest.raises(KitError, match="start it by hand") as caught:
-        select(planned, ("serve",), "kit run x", "kit plan x --shell")
-    assert caught.value.hint == "kit plan x --shell"

@@ -101,3 +101,36 @@ def test_the_folder_comes_first_on_path(tmp_path: Path) -> None:
     program.chmod(0o755)
     process = start(tmp_path / "report.json", "echo", "x", path=str(program.parent))
     assert process.communicate(timeout=20)[0] == "mine"
+
+
+def test_the_command_does_not_outlive_whoever_started_it(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    holder = (
+        "import fcntl, sys, time; stream = open(sys.argv[1], 'wb')\n"
+        "fcntl.flock(stream, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", holder, str(alive)], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "held\n"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(SCRIPT), "--report", str(tmp_path / "report.json")),
+            *("--alive", str(alive), "--", "sh", "-c", "echo $$; exec sleep 60"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    time.sleep(0.2)
+    assert process.poll() is None
+    owner.kill()
+    owner.communicate()
+    process.communicate(timeout=20)
+    assert process.returncode == 137
+    limit = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.05)

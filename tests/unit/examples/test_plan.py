@@ -107,3 +107,31 @@ def test_a_plan_says_what_is_the_users_own(tmp_path: Path) -> None:
     both = recipe.with_dataset(recipe.with_model(recipe.find("gpt2-summarize"), tmp_path), tmp_path)
     mounts = [item["mount"] for item in plan(both, "0.16.0").to_dict()["folders"]]
     assert mounts == ["/kit/model", "/kit/dataset"]
+
+
+@pytest.mark.parametrize(
+    ("example", "wanted"),
+    [
+        (
+            "gpt-next-8b-prompt-tuning",
+            {
+                "/kit/model/megatron_converted_8b_tp4_pp1.nemo": "--model DIR, with "
+                "megatron_converted_8b_tp4_pp1.nemo in it",
+                "/kit/input/email_composition.nemo": "--model DIR, with email_composition.nemo in it",
+                "/kit/input/input.csv": "--model DIR, with input.csv in it",
+            },
+        ),
+        ("gpt-next-2b", {"/kit/model/GPT-2B-001_bf16_tp1.nemo": "--model FILE.nemo"}),
+        ("gpt2-summarize", {"/kit/dataset": "--dataset DIR"}),
+        ("gpt2-tiny", {}),
+    ],
+)
+def test_a_plan_says_what_is_to_be_given(example: str, wanted: dict[str, str]) -> None:
+    made = plan(recipe.find(example), "0.9.0")
+    assert dict(made.wanted) == wanted
+    assert made.to_dict().get("wanted", []) == [
+        {"mount": mount, "option": how} for mount, how in wanted.items()
+    ]
+    for mount, how in wanted.items():
+        assert f"{mount} is to be given: {how}" in made.notes()
+        assert f"# {mount} is to be given." in made.script()

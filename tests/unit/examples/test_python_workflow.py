@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import subprocess
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kit import data
 from kit.data import releases
 from kit.errors import KitError
 from kit.examples import dialect, plan, recipe
@@ -26,6 +28,9 @@ ABLE = [name for name in releases.versions() if dialect.refusal(EXAMPLE, name) i
 TWO = dataclasses.replace(
     EXAMPLE, checkpoint=dataclasses.replace(EXAMPLE.checkpoint, tp=2), options=Options()
 )
+
+GPT = recipe.find("gpt2-medium-python")
+NEXT = dataclasses.replace(recipe.find("gpt-next-2b"), workflow="python")
 
 # Every call writes a line; attributes of a configuration are written when it is built.
 RECORDER = """
@@ -54,16 +59,22 @@ class Model:
 
 class LLaMAForCausalLM:
     @classmethod
-    def from_hugging_face(cls, folder, dtype, mapping, **named):
-        said("from_hugging_face", folder, dtype, mapping=mapping, **named)
+    def from_hugging_face(cls, folder, dtype, **named):
+        said("from_hugging_face", folder, dtype, **named)
         return Model()
     @classmethod
-    def quantize(cls, folder, output, quant_config, *, dtype, mapping):
-        said("quantize", folder, output, quant_config, dtype=dtype, mapping=mapping)
+    def from_nemo(cls, folder, **named):
+        said("from_nemo", folder, **named)
+        return Model()
+    @classmethod
+    def quantize(cls, folder, output, **named):
+        said("quantize", folder, output, **named)
     @classmethod
     def from_checkpoint(cls, folder, rank):
         said("from_checkpoint", folder, rank=rank)
         return Model()
+
+GPTForCausalLM = LLaMAForCausalLM
 
 def build(model, config):
     said("build", **config.named)
@@ -86,6 +97,8 @@ def mpi_rank():
 
 def mpi_barrier():
     said("barrier")
+
+os.makedirs = lambda folder, exist_ok: said("makedirs", folder)
 """
 
 
@@ -116,7 +129,97 @@ def asking(**values: Any) -> Recipe:
 
 
 def test_the_releases_that_have_it() -> None:
-    assert releases.select(">=0.9.0,<0.17.0") == ABLE
+    assert releases.select(">=0.9.0") == ABLE
+    gpt = recipe.find("gpt2-medium-python")
+    able = [name for name in releases.versions() if dialect.refusal(gpt, name) is None]
+    assert releases.select(">=0.12.0") == able
+
+
+# Whatever the script has words for, with the families and sources that it reads.
+SCRIPTS = [
+    dataclasses.replace(
+        recipe.find(name),
+        workflow="python",
+        checkpoint=dataclasses.replace(recipe.find(name).checkpoint, tp=tp),
+        options=Options(**options),
+    )
+    for name, tp in (("llama-2-7b-chat", 2), ("gpt2-medium", 2), ("starcoder-tp4", 4), ("gpt-next-2b", 1))
+    for options in (
+        {"max_beam_width": 2, "max_num_tokens": 99, "prompt_table_size": 9, "gather_logits": "all"},
+        {"gpt_attention_plugin": "disable", "gemm_plugin": "float16", "context_fmha": True},
+        {"packed_input": False, "in_flight_batching": True},
+        *({"quantization": kind} for kind in ("int8", "int4", "int4_awq", "fp8")),
+        {"quantization": "smoothquant", "smoothquant_alpha": 0.5, "per_token": True},
+        *({"kv_cache_dtype": kind} for kind in ("int8", "fp8")),
+    )
+]  # fmt: skip
+# Values that a script makes, whose attributes and calls are looked up in the table.
+OBJECTS = {"model": "{model}", "engine": "Engine", "unpacked": "UnpackedNemoCheckpointDir"}
+
+
+def test_the_scripts_say_what_the_release_has_and_nothing_else() -> None:
+    table, seen = data.python_api(), set()
+    for release in ABLE:
+        rows = {row["name"]: row for row in table["calls"] if data.covers(row["releases"], release)}
+        names = {
+            (row["module"], row["name"])
+            for row in table["imports"]
+            if data.covers(row["releases"], release)
+        }
+        fields = {row["name"] for row in table["fields"] if data.covers(row["releases"], release)}
+        for example in SCRIPTS:
+            if python.refusal(example, release) is not None:
+                continue
+            kind = "GPTForCausalLM" if example.family == "gpt" else "LLaMAForCausalLM"
+            tree = ast.parse(python.script(example, release))
+            imported = set()
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and node.module.startswith("tensorrt_llm"):
+                    imported |= {(node.module, alias.name) for alias in node.names}
+            assert imported <= names
+            ours = {name for _, name in imported}
+            for node in ast.walk(tree):
+                if not isinstance(node, ast.Call):
+                    continue
+                name = ast.unparse(node.func)
+                first, _, last = name.partition(".")
+                name = ".".join(filter(None, (OBJECTS.get(first, first).format(model=kind), last)))
+                if first not in ours | set(OBJECTS) or name not in rows:
+                    assert first not in ours - {"BuildConfig", "mpi_rank", "mpi_barrier"}, name
+                    continue
+                row, keywords = rows[name], {keyword.arg for keyword in node.keywords}
+                assert len(node.args) <= len(row["positional"]), (release, name)
+                free = {*row["positional"][len(node.args) :], *row["named"]}
+                assert keywords <= free, (release, name, keywords - free)
+                seen.add(name)
+            built = next(
+                node for node in ast.walk(tree)
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "BuildConfig"
+            )  # fmt: skip
+            assert {keyword.arg for keyword in built.keywords} <= fields
+    # Nothing of the table is there for show.
+    assert seen == {row["name"] for row in table["calls"]}
+
+
+def test_every_row_of_the_table_has_its_source() -> None:
+    table = data.python_api()
+    for kind in ("calls", "fields", "imports", "ranks"):
+        for row in table[kind]:
+            assert table["sources"][row["source"]]
+            assert all(
+                data.covers(row["releases"], text.split("..")[0]) for text in row["releases"]
+            )
+    held = [
+        (row["name"], release)
+        for row in table["calls"]
+        for release in ABLE
+        if data.covers(row["releases"], release)
+    ]
+    assert len(held) == len(set(held))
+    for release in ABLE:
+        assert sum(data.covers(row["releases"], release) for row in table["ranks"]) == 1
+        unknown = data.calibrating_rank(release) is None
+        assert unknown == (release == "0.12.0")
 
 
 @pytest.mark.parametrize("release", ABLE)
@@ -152,12 +255,29 @@ def test_every_rank_converts_and_builds_its_part(modules: Path, release: str) ->
     ],
 )  # fmt: skip
 def test_rank_0_quantizes_alone(modules: Path, values: dict[str, Any], config: str) -> None:
-    first = [name for name, _, _ in calls(modules, asking(**values), "0.16.0")]
-    assert first == ["quantize", "barrier", "from_checkpoint", "build", "plugins", "save"]
-    assert calls(modules, asking(**values), "0.16.0")[0][1][2] == config
-    second = calls(modules, asking(**values), "0.16.0", rank=1)
-    assert [name for name, _, _ in second] == first[1:]
-    assert second[1] == ["from_checkpoint", ["/kit/work/checkpoint"], {"rank": "1"}]
+    made = calls(modules, asking(**values), "1.2.1")
+    first = [name for name, _, _ in made]
+    after = ["barrier", "from_checkpoint", "build", "plugins", "save"]
+    assert first == ["makedirs", "quantize", *after]
+    expected = {"quant_config": config, "dtype": "bfloat16", "mapping": "2x1 of 2 rank 0"}
+    assert made[1] == ["quantize", ["/kit/model", "/kit/work/checkpoint"], expected]
+    second = calls(modules, asking(**values), "1.2.1", rank=1)
+    assert [name for name, _, _ in second] == ["makedirs", *after]
+    assert second[2] == ["from_checkpoint", ["/kit/work/checkpoint"], {"rank": "1"}]
+
+
+def test_until_0_11_0_quantize_wants_no_certain_rank(modules: Path) -> None:
+    for release, rank in (("0.9.0", "-1"), ("0.11.0", "-1"), ("0.13.0", "0")):
+        made = calls(modules, asking(kv_cache_dtype="int8"), release)[1]
+        assert made[2]["mapping"] == f"2x1 of 2 rank {rank}"
+
+
+def test_gpt_is_told_its_variant(modules: Path) -> None:
+    for name, variant in (("gpt2-medium", "gpt2"), ("starcoder-tp4", "starcoder")):
+        example = dataclasses.replace(recipe.find(name), workflow="python", options=Options())
+        found = {name: named for name, _, named in calls(modules, example, "1.2.1")}
+        assert found["from_hugging_face"]["gpt_variant"] == variant
+        assert "gemm_plugin" not in found["plugins"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +286,7 @@ def test_rank_0_quantizes_alone(modules: Path, values: dict[str, Any], config: s
 )  # fmt: skip
 def test_every_rank_quantizes_its_weights(modules: Path, release: str, keyword: str) -> None:
     for rank in (0, 1):
-        name, _, named = calls(modules, asking(quantization="int4"), release, rank)[0]
+        name, _, named = calls(modules, asking(quantization="int4"), release, rank)[1]
         assert name == "from_hugging_face"
         assert named == {"mapping": f"2x1 of 2 rank {rank}", keyword: "W4A16 None None"}
 
@@ -197,10 +317,34 @@ def test_the_shell_script_writes_it(tmp_path: Path) -> None:
     ("example", "release", "message"),
     [
         (EXAMPLE, "0.8.0", "release 0.8.0 has no Python API.*nearest release that can: 0.9.0"),
-        (EXAMPLE, "1.2.1", "of release 1.2.1 was not read.*nearest release that can: 0.16.0"),
+        (GPT, "0.11.0", "of release 0.11.0 converts no GPT.*nearest release that can: 0.12.0"),
+        (
+            dataclasses.replace(GPT, options=Options(quantization="fp8")),
+            "0.14.0",
+            "cannot be told the GPT variant gpt2 for fp8.*nearest release that can: 0.15.0",
+        ),
+        (
+            dataclasses.replace(GPT, variant="starcoder", options=Options(quantization="fp8")),
+            "1.2.1",
+            "cannot be told the GPT variant starcoder for fp8; nearest release that can: none",
+        ),
+        (
+            asking(kv_cache_dtype="int8"),
+            "0.12.0",
+            "mapping of rank 0 or -1: which of them is not known",
+        ),
+        (
+            dataclasses.replace(NEXT, options=Options(quantization="int8")),
+            "1.2.1",
+            "quantizes Hugging Face models only",
+        ),
+        (
+            dataclasses.replace(NEXT, checkpoint=dataclasses.replace(NEXT.checkpoint, pp=2)),
+            "1.2.1",
+            "reads NeMo archives for pp: 1 only",
+        ),
         (asking(lookup_plugin="float16"), "0.16.0", "no words for lookup_plugin"),
         (asking(gemm_plugin="auto"), "0.10.0", "no gemm_plugin: auto.*0.11.0"),
-        (dataclasses.replace(TWO, family="gpt"), "0.16.0", "was read for LLaMA only"),
     ],
 )
 def test_what_it_has_no_words_for_is_refused(example: Recipe, release: str, message: str) -> None:

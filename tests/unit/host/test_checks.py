@@ -107,7 +107,7 @@ def test_without_a_gpu_the_rehearsal_runs():
         ({"mpi": (*host().mpi, Mpi("Open MPI", "/opt/mpirun", None))}, "mpi", "warning"),
         ({"mpi": ()}, "mpi", "ok"),
         ({"slurm": None}, "slurm", "ok"),
-        ({"slurm": Slurm("22.05", ("none", "pmi2"), True, False)}, "slurm", "warning"),
+        ({"slurm": Slurm("22.05", ("none", "pmi2"), True, False)}, "slurm", "ok"),
         ({"slurm": Slurm("22.05", ("pmix",), False, False)}, "slurm", "warning"),
         ({"slurm": Slurm(None, (), None, False)}, "slurm", "unknown"),
         ({"environment": (Variable("OPAL_PREFIX", None),)}, "environment", "warning"),

@@ -91,16 +91,38 @@ def full() -> dict[str, Any]:
         "given": [{**file, "path": "cache/script.py"}],
         "written": [file],
         "reused_from": "e/0.16.0/20260102T030405Z-1",
+        "spread": {
+            "nodes": 2,
+            "ranks_per_node": 8,
+            "network": "host",
+            "options": ["--hostfile", "/kit/nodes/hosts"],
+            "logs": [{**file, "path": "logs/run/rank-0.log"}],
+        },
     }
     document["dataset"] = {"name": "news", "files": [{**file, "path": "test.jsonl"}]}
     figure = {"step": "summarize", "subject": "TensorRT-LLM beam 0", "metric": "rouge1"}
     document["evaluations"] = [{**figure, "value": 21.5, "least": 14.0, "most": None}]
     document["only"] = ["run"]
+    document["cluster"] = {
+        "scheduler": "slurm",
+        "version": "22.05.8",
+        "mpi_plugin": "none",
+        "nodes": [document["host"]],
+    }
+    document["server"] = {
+        "stack": "rehearsal-triton",
+        "image": document["image"],
+        "name": "triton",
+        "version": "2.51.0",
+        "models": [{"name": "ensemble", "version": "1", "state": "READY", "ready": True}],
+        "answers": [{"prompt": "a", "text": "ab"}],
+    }
     return document
 
 
-LATER = {("dataset",), ("evaluations",), ("only",)}
-LATER |= {("commands", 0, key) for key in ("given", "written", "reused_from")}
+LATER = {("dataset",), ("evaluations",), ("only",), ("cluster",)}
+LATER |= {("server",), *(("server", key) for key in ("name", "version", "models", "answers"))}
+LATER |= {("commands", 0, key) for key in ("given", "written", "reused_from", "spread")}
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -154,7 +176,8 @@ def test_what_came_later_may_be_left_out_and_is_shown_and_compared() -> None:
     assert "taken    run from e/0.16.0/20260102T030405Z-1" in text
     assert "ROUGE-1 of TensorRT-LLM beam 0 is 21.5, expected 14 or more" in text
     found = diff(record.parse(small(), "x"), record.parse(full(), "x"))
-    assert {item.part for item in found.differences} == {"dataset", "evaluations"}
+    assert "triton 2.51.0 of rehearsal-triton, ready: ensemble" in text
+    assert {item.part for item in found.differences} == {"dataset", "server", "evaluations"}
 
 
 # Free objects, whose keys are not the schema's.

@@ -1,9 +1,8 @@
-"""The Python API of 0.9.0 to 0.16.0: models, quantization, building, over the scripts' own work.
+"""The Python API of 0.9.0 to 1.2.1: models and building, over the scripts' own work.
 
 Every call does what the release's convert_checkpoint.py, quantize.py or trtllm-build does, so the
 files are the same: `from_hugging_face` and `quantize` convert, `build` builds one rank's engine.
-Signatures were read in NVIDIA/TensorRT-LLM (tensorrt_llm/models/llama/model.py and builder.py of
-0.9.0 and 0.10.0, models/gpt of 0.13.0); rows marked `inferred` rest on one of them. What a
+What a call takes stands in the kit's table (`python_api` of cli.json) with its sources. What a
 BuildConfig leaves open is what trtllm-build leaves open, where the releases' class has defaults
 that are smaller (`max_batch_size` 8 rather than 256 or 2048).
 """
@@ -12,142 +11,65 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import tempfile
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
-from . import engine_config, options, plugin_config, refusals
+from . import convert, huggingface, options, plugin_config, refusals
+from .api_config import (
+    OF_THE_TOOL,
+    BuildConfig,
+    Mapping,
+    PluginConfig,
+    QuantAlgo,
+    QuantConfig,
+)
 from .build import build_unified
 from .commands import SCRIPTS, perform
 from .communicator import connect
 from .errors import BackendError, CheckFailedError
-from .files import write_bytes
-from .releases import RELEASES, Field, Span, record
+from .files import read_json, write_bytes
+from .releases import Span
+from .signatures import VARIABLE, bound, calibrating_ranks, release
 
-VARIABLE = "KIT_REHEARSAL_RELEASE"
-_READ = Span("0.9.0", "0.17.0")
-# inferred for LLaMA: what needs no calibration belongs to from_hugging_face.
-_CALIBRATES_ONLY = Span("0.12.0")
-_GPT = Span("0.12.0")
-_CALIB_DATASET = Span("0.10.0")
-# How from_hugging_face is told of a quantization; the converter of 0.11.0 says quant_config
-# (examples/llama/convert_checkpoint.py@05316d33).
-_QUANTIZATION = (
-    Field("quantization", before="0.11.0"),
-    Field("quant_config", since="0.11.0"),
+__all__ = [
+    "VARIABLE",
+    "BuildConfig",
+    "Engine",
+    "GPTForCausalLM",
+    "LLaMAForCausalLM",
+    "Mapping",
+    "Model",
+    "PluginConfig",
+    "QuantAlgo",
+    "QuantConfig",
+    "build",
+    "mpi_barrier",
+    "mpi_rank",
+    "mpi_world_size",
+    "release",
+]
+
+# From 0.13.0 on `quantize` makes its folder, and weights alone are an error of another kind.
+_LATER_QUANTIZE = Span("0.13.0")
+_MUST_EXIST = Span(before="0.12.0")
+_DTYPE_IS_FLOAT16 = Span(before="0.11.0")
+# 0.13.0 and 0.14.0 forget `gpt_variant` on the way to their tool; whether 0.12.0 does is not known.
+_VARIANT_IS_LOST = Span("0.12.0")
+_HOW_NOT_WHAT = ("load_by_shard", "load_model_on_cpu", "trust_remote_code", "device")
+_UNCOMPUTED = (
+    *("calib_batches", "calib_batch_size", "calib_max_seq_length", "random_seed"),
+    *("tokenizer_max_seq_length", "dataset_cache_dir", "override_fields"),
+    *("skip_loading_weights", "preloaded_model", "preprocess_weights_hook"),
 )
-_PLACE_ON_DISK = ("load_by_shard", "load_model_on_cpu")  # say how, not what
-_OTHER_FIELDS = ("gather_context_logits", "gather_generation_logits", "kv_cache_type")
 _PLUGIN_CHOICES = ("enable", "disable")
-
-
-def release() -> str:
-    """The release whose tree this process works in, or that $KIT_REHEARSAL_RELEASE names.
-
-    Raises:
-        BackendError: neither says one whose API was read.
-    """
-    named = os.environ.get(VARIABLE)
-    places = [named] if named else [part for part in Path.cwd().parts if part in RELEASES]
-    if not places:
-        raise BackendError(f"{Path.cwd()} is in no release's tree; go there or set {VARIABLE}")
-    found = places[-1]
-    if found not in RELEASES or not _READ.holds(found):
-        raise BackendError(
-            f"the Python API of release {found} is not known: it was read for 0.9.0 to 0.16.0"
-        )
-    return found
-
-
-class QuantAlgo(str, Enum):
-    """The releases' names of quantizations."""
-
-    W8A16 = "W8A16"
-    W4A16 = "W4A16"
-    W4A16_AWQ = "W4A16_AWQ"
-    W4A8_AWQ = "W4A8_AWQ"
-    W4A16_GPTQ = "W4A16_GPTQ"
-    W8A8_SQ_PER_CHANNEL = "W8A8_SQ_PER_CHANNEL"
-    W8A8_SQ_PER_TENSOR_PLUGIN = "W8A8_SQ_PER_TENSOR_PLUGIN"
-    W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN = "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"  # noqa: S105
-    W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN = "W8A8_SQ_PER_CHANNEL_PER_TENSOR_PLUGIN"
-    W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN = "W8A8_SQ_PER_TENSOR_PER_TOKEN_PLUGIN"  # noqa: S105
-    FP8 = "FP8"
-    INT8 = "INT8"
-
-
-_WEIGHT_ONLY = {QuantAlgo.W8A16: "int8", QuantAlgo.W4A16: "int4"}
-# What the releases leave to their tool, by quantize.py's --qformat.
-_OF_THE_TOOL = {
-    QuantAlgo.W4A16_AWQ: "int4_awq",
-    QuantAlgo.W8A8_SQ_PER_CHANNEL: "int8_sq",
-    QuantAlgo.FP8: "fp8",
-}
-
-
-@dataclass
-class QuantConfig:
-    """How a model is quantized."""
-
-    quant_algo: QuantAlgo | None = None
-    kv_cache_quant_algo: QuantAlgo | None = None
-    group_size: int | None = 128
-    smoothquant_val: float | None = None
-    has_zero_point: bool = False
-    pre_quant_scale: bool = False
-    exclude_modules: list[str] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("has_zero_point", "pre_quant_scale", "exclude_modules"):
-            if getattr(self, name):
-                raise BackendError(f"QuantConfig: {name} is not computed")
-
-    @property
-    def needs_calibration(self) -> bool:
-        """Whether texts are needed to do it."""
-        return self.quant_algo not in {None, *_WEIGHT_ONLY} or self.kv_cache_quant_algo is not None
-
-
-class Mapping:
-    """How ranks share a model; rank = pp_rank * tp_size + tp_rank."""
-
-    def __init__(
-        self,
-        world_size: int = 1,
-        rank: int = 0,
-        gpus_per_node: int = 8,
-        tp_size: int = 1,
-        pp_size: int = 1,
-    ) -> None:
-        if tp_size * pp_size != world_size:
-            raise ValueError(
-                f"world_size must equal to tp_size * pp_size, but got {world_size} != "
-                f"{tp_size} * {pp_size}"
-            )
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} of {world_size}")
-        self.world_size, self.rank, self.gpus_per_node = world_size, rank, gpus_per_node
-        self.tp_size, self.pp_size = tp_size, pp_size
-
-    @property
-    def tp_rank(self) -> int:
-        """Its place among those that share its layers."""
-        return self.rank % self.tp_size
-
-    @property
-    def pp_rank(self) -> int:
-        """Its stage."""
-        return self.rank // self.tp_size
 
 
 class Model:
     """One rank's part of a checkpoint: its configuration, and its file as it is on disk."""
 
     _family: ClassVar[str]
-    _since: ClassVar[Span]
 
     def __init__(self, config: dict[str, Any], rank: int, data: bytes) -> None:
         self.config = config
@@ -155,154 +77,152 @@ class Model:
         self._data = data
 
     @classmethod
-    def from_checkpoint(cls, ckpt_dir: str, rank: int | None = 0, config: None = None) -> Model:
+    def from_checkpoint(cls, *given: Any, **named: Any) -> Model:
         """The rank's part of a checkpoint that is on disk."""
-        if config is not None:
+        said = cls._said("from_checkpoint", given, named)
+        if said.get("config") is not None:
             raise BackendError("from_checkpoint: a config of its own is not computed")
-        directory, rank = Path(ckpt_dir), rank or 0
-        try:
-            loaded = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-            return cls(loaded, rank, (directory / f"rank{rank}.safetensors").read_bytes())
-        except (FileNotFoundError, ValueError) as error:
-            raise BackendError(f"{ckpt_dir}: not a checkpoint of rank {rank}: {error}") from error
+        return cls._read(Path(said["ckpt_dir"]), said.get("rank") or 0)
 
     @classmethod
-    def from_hugging_face(
-        cls,
-        hf_model_dir: str,
-        dtype: str | None = None,
-        mapping: Mapping | None = None,
-        **more: Any,
-    ) -> Model:
+    def from_hugging_face(cls, *given: Any, **named: Any) -> Model:
         """The rank's part of a model, converted as convert_checkpoint.py does it."""
-        mapping = mapping or Mapping()
-        cls._check_family("from_hugging_face")
-        (keyword,) = record(_QUANTIZATION, release(), {})
-        quantization = more.pop(keyword, None) or QuantConfig()
-        for name in _PLACE_ON_DISK:
-            more.pop(name, None)
-        if more:
-            raise TypeError(
-                f"release {release()}: from_hugging_face has no argument {', '.join(sorted(more))}"
-            )
-        if quantization.needs_calibration:
-            raise CheckFailedError(f"{quantization} needs calibration: call quantize")
-        argv = [*_sizes(dtype, mapping), *_native(quantization)]
-        return cls._converted(["--model_dir", str(hf_model_dir), *argv], mapping.rank)
+        said = cls._said("from_hugging_face", given, named)
+        mapping = said.get("mapping") or Mapping()
+        asked = said.get("quantization") or said.get("quant_config") or QuantConfig()
+        if asked.needs_calibration:
+            raise CheckFailedError(f"{asked} needs calibration: call quantize")
+        source = str(said.get("hf_model_dir") or said.get("hf_model_or_dir"))
+        argv = ["--model_dir", source, *_dtype(said, source), *_cut(said, mapping)]
+        return cls._converted([*argv, *asked.native()], mapping.rank)
 
     @classmethod
-    def quantize(
-        cls,
-        hf_model_dir: str,
-        output_dir: str,
-        quant_config: QuantConfig,
-        *,
-        dtype: str | None = None,
-        mapping: Mapping | None = None,
-        **more: Any,
-    ) -> None:
-        """A quantized checkpoint of all ranks, written by the first one."""
-        mapping = mapping or Mapping()
-        cls._check_family("quantize")
-        if mapping.rank != 0:
-            raise CheckFailedError("quantize should be called at rank 0 only")
-        known = ("calib_batches", "calib_batch_size", "random_seed", "tokenizer_max_seq_length")
-        texts = []
-        if _CALIB_DATASET.holds(release()) and more.get("calib_dataset") is not None:
-            texts = ["--calib_dataset", str(more.pop("calib_dataset"))]
-        if unknown := sorted(set(more) - set(known)):
-            raise TypeError(f"release {release()}: quantize has no argument {', '.join(unknown)}")
-        if more:
-            raise BackendError(f"quantize: {', '.join(sorted(more))} is not computed")
-        if _CALIBRATES_ONLY.holds(release()) and not quant_config.needs_calibration:
-            raise ValueError(
-                f"The quant_config ({quant_config}) does not require calibration, "
-                f"try {cls.__name__}.from_hugging_face instead."
-            )
-        argv = ["--model_dir", str(hf_model_dir), "--output_dir", str(output_dir), *texts]
-        argv += _sizes(dtype, mapping)
-        if quant_config.quant_algo in _OF_THE_TOOL:
-            argv += ["--qformat", _OF_THE_TOOL[quant_config.quant_algo]]
-            if quant_config.kv_cache_quant_algo is not None:
-                argv += ["--kv_cache_dtype", quant_config.kv_cache_quant_algo.value.lower()]
+    def quantize(cls, *given: Any, **named: Any) -> None:
+        """A quantized checkpoint of all ranks, written by one process."""
+        said = cls._said("quantize", given, named)
+        source, output, asked = said["hf_model_dir"], said["output_dir"], said["quant_config"]
+        mapping = said.get("mapping") or Mapping()
+        argv = ["--model_dir", str(source), "--output_dir", str(output)]
+        argv += ["--calib_dataset", said["calib_dataset"]] if said.get("calib_dataset") else []
+        argv += _dtype(said, str(source))
+        if asked.quant_algo in OF_THE_TOOL:
+            cls._check_tool(Path(source))
+            argv += [*_sizes(mapping), "--qformat", OF_THE_TOOL[asked.quant_algo]]
+            if asked.kv_cache_quant_algo is not None:
+                argv += ["--kv_cache_dtype", asked.kv_cache_quant_algo.value.lower()]
             perform(release(), "examples/quantization/quantize.py", argv)
-        else:
-            perform(release(), cls._script(), [*argv, *_native(quant_config)])
+            return
+        cls._check_native(asked, mapping, Path(output))
+        perform(release(), cls._script(), [*argv, *_cut(said, mapping), *asked.native()])
 
-    def save_checkpoint(self, output_dir: str, save_config: bool = True) -> None:
-        """The rank's file, and config.json where it is wanted."""
-        directory = Path(output_dir)
+    def save_checkpoint(self, *given: Any, **named: Any) -> None:
+        """The rank's file, and config.json where it is wanted, into a folder that is there."""
+        said = self._said("save_checkpoint", given, named)
+        directory = Path(said["output_dir"])
+        _check_folder(directory)
         write_bytes(directory / f"rank{self.rank}.safetensors", self._data)
-        if save_config:
+        if said.get("save_config", True):
             text = json.dumps(self.config, indent=4)
             write_bytes(directory / "config.json", text.encode())
+
+    @classmethod
+    def _said(cls, method: str, given: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+        said = bound(f"{cls.__name__}.{method}", given, named)
+        for name in _HOW_NOT_WHAT:
+            said.pop(name, None)
+        for name in _UNCOMPUTED:
+            if said.pop(name, None):
+                raise BackendError(f"{method}: {name} is not computed")
+        return said
+
+    @classmethod
+    def _check_native(cls, asked: QuantConfig, mapping: Mapping, output: Path) -> None:
+        """What the releases assert where they calibrate themselves."""
+        if not asked.needs_calibration:
+            if _LATER_QUANTIZE.holds(release()):
+                raise ValueError(
+                    f"The quant_config ({asked}) does not require calibration, "
+                    f"try {cls.__name__}.from_hugging_face instead."
+                )
+            raise CheckFailedError("Call from_hugging_face when there is no quantization")
+        if mapping.rank not in calibrating_ranks():
+            wanted = " or ".join(map(str, calibrating_ranks()))
+            raise CheckFailedError(
+                f"release {release()}: quantize wants a mapping of rank {wanted}, to be called by "
+                f"one rank only; found rank {mapping.rank}"
+            )
+        if _MUST_EXIST.holds(release()):
+            _check_folder(output)
+
+    @classmethod
+    def _check_tool(cls, source: Path) -> None:
+        """What stands before the releases' tool."""
 
     @classmethod
     def _converted(cls, argv: list[str], rank: int) -> Model:
         with tempfile.TemporaryDirectory() as scratch:
             perform(release(), cls._script(), [*argv, "--output_dir", scratch])
-            return cls.from_checkpoint(scratch, rank)
+            return cls._read(Path(scratch), rank)
+
+    @classmethod
+    def _read(cls, directory: Path, rank: int) -> Model:
+        try:
+            loaded = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+            return cls(loaded, rank, (directory / f"rank{rank}.safetensors").read_bytes())
+        except (FileNotFoundError, ValueError) as error:
+            raise BackendError(f"{directory}: not a checkpoint of rank {rank}: {error}") from error
 
     @classmethod
     def _script(cls) -> str:
         ending = f"{cls._family}/convert_checkpoint.py"
         return next(place for place in SCRIPTS[release()] if place.endswith(ending))
 
-    @classmethod
-    def _check_family(cls, method: str) -> None:
-        if not cls._since.holds(release()):
-            raise BackendError(f"release {release()}: {cls.__name__} has no {method}")
-
 
 class LLaMAForCausalLM(Model):
     """Models of the LLaMA family."""
 
-    _family, _since = "llama", _READ
+    _family = "llama"
 
 
 class GPTForCausalLM(Model):
-    """Models of the GPT family, which got these calls with 0.12.0."""
+    """Models of the GPT family, which convert since 0.12.0."""
 
-    _family, _since = "gpt", _GPT
+    _family = "gpt"
 
     @classmethod
-    def from_nemo(
-        cls, nemo_ckpt_dir: str, dtype: str | None = None, mapping: Mapping | None = None
-    ) -> Model:
-        """The rank's part of an unpacked NeMo archive."""
-        mapping = mapping or Mapping()
-        cls._check_family("from_nemo")
-        argv = ["--nemo_ckpt_path", str(nemo_ckpt_dir), *_sizes(dtype, mapping)]
+    def from_nemo(cls, *given: Any, **named: Any) -> Model:
+        """The rank's part of a NeMo archive that was unpacked to a folder."""
+        said = cls._said("from_nemo", given, named)
+        source = Path(said["nemo_ckpt_dir"])
+        _check_folder(source)
+        if (said.get("quant_config") or QuantConfig()).native():
+            raise BackendError("from_nemo: quantization is not computed")
+        if not (said.get("use_parallel_embedding") and said.get("embedding_sharding_dim", 0) == 0):
+            raise BackendError(
+                "from_nemo: only embeddings cut along the vocabulary are computed, as "
+                "convert_checkpoint.py does it"
+            )
+        if said.get("dtype", "auto") == "auto":
+            raise BackendError("from_nemo: dtype auto is not computed; say the type")
+        mapping = said.get("mapping") or Mapping()
+        argv = ["--nemo_ckpt_path", str(source), "--dtype", said["dtype"], *_sizes(mapping)]
+        renames = said.get("nemo_rename_key")
+        argv += ["--nemo_rename_key", *renames] if renames else []
         return cls._converted(argv, mapping.rank)
 
-
-class PluginConfig:
-    """A release's plugins, which can be set to what the release has; recorded, without effect."""
-
-    def __init__(self) -> None:
-        self.__dict__.update(plugin_config.defaults(release()))
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self.__dict__:
-            raise AttributeError(f"release {release()}: plugin_config has no {name}")
-        self.__dict__[name] = value
-
-
-class BuildConfig:
-    """What trtllm-build is asked for, under its options' names."""
-
-    def __init__(self, *, plugin_config: PluginConfig | None = None, **asked: Any) -> None:
-        known = {row["dest"] for row in options.rows("trtllm-build", release())}
-        known &= set(engine_config.build_fields(release()))
-        for name in asked:
-            if name not in {*known, *_OTHER_FIELDS}:
-                raise TypeError(f"release {release()}: BuildConfig has no argument {name}")
-        self.plugin_config = plugin_config or PluginConfig()
-        self.__dict__.update(asked)
-
-    def asked(self) -> dict[str, Any]:
-        """What is said of the build, plugins apart."""
-        return {name: value for name, value in self.__dict__.items() if name != "plugin_config"}
+    @classmethod
+    def _check_tool(cls, source: Path) -> None:
+        """The variant is not handed on to the tool, and is inferred again."""
+        if not _VARIANT_IS_LOST.holds(release()):
+            return
+        config = read_json(source / "config.json")
+        kind, variant = str(config.get("model_type")), huggingface.variant_of(config)
+        found = convert.infer_variant(release(), str(source), kind)
+        if found != variant:
+            raise CheckFailedError(
+                f"release {release()} forgets gpt_variant here and infers it from the folder's "
+                f"path or the model's type: expected {variant}, found {found} for {source}"
+            )
 
 
 @dataclass(frozen=True)
@@ -311,20 +231,23 @@ class Engine:
 
     files: dict[str, bytes]
 
-    def save(self, engine_dir: str) -> None:
+    def save(self, *given: Any, **named: Any) -> None:
         """Write the engine; the first rank writes config.json as well."""
+        said = bound("Engine.save", given, named)
         for name, data in self.files.items():
-            write_bytes(Path(engine_dir) / name, data)
+            write_bytes(Path(said["engine_dir"]) / name, data)
 
 
-def build(model: Model, build_config: BuildConfig) -> Engine:
+def build(*given: Any, **named: Any) -> Engine:
     """The engine of the model's rank."""
+    said = bound("build", given, named)
+    model, config = said["model"], said["build_config"]
     parser = options.parser("trtllm-build", release())
     args = parser.parse_args([])
-    asked = copy.deepcopy(build_config.asked())
+    asked = copy.deepcopy(config.asked())
     vars(args).update(asked)
     defaults = plugin_config.defaults(release())
-    for name, value in vars(build_config.plugin_config).items():
+    for name, value in vars(config.plugin_config).items():
         if value != defaults[name]:
             setattr(args, name, _as_word(args, name, value))
     options.check("trtllm-build", release(), args, tainted=False)
@@ -333,6 +256,7 @@ def build(model: Model, build_config: BuildConfig) -> Engine:
         args.output_timing_cache = None
     with tempfile.TemporaryDirectory() as scratch:
         args.checkpoint_dir, args.output_dir = f"{scratch}/checkpoint", f"{scratch}/engine"
+        Path(args.checkpoint_dir).mkdir()
         model.save_checkpoint(args.checkpoint_dir)
         build_unified(release(), args, only_rank=model.rank)
         made = sorted(Path(args.output_dir).iterdir())
@@ -356,6 +280,11 @@ def mpi_barrier() -> None:
     connect().gather(np.zeros(1, dtype=np.float32))
 
 
+def _check_folder(directory: Path) -> None:
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory}: no such folder; release {release()} makes none")
+
+
 def _as_word(args: Any, name: str, value: Any) -> Any:
     """A plugin's value as trtllm-build is told it, where it has an option for it."""
     if isinstance(value, bool) and getattr(args, name, None) in _PLUGIN_CHOICES:
@@ -363,28 +292,24 @@ def _as_word(args: Any, name: str, value: Any) -> Any:
     return "disable" if value is None else value
 
 
-def _sizes(dtype: str | None, mapping: Mapping) -> list[str]:
-    said = [] if dtype is None else ["--dtype", dtype]
-    return [*said, "--tp_size", str(mapping.tp_size), "--pp_size", str(mapping.pp_size)]
+def _dtype(said: dict[str, Any], source: str) -> list[str]:
+    """The type; `auto`, which later releases mean where none is said, is the model's own."""
+    dtype = said.get("dtype", "float16" if _DTYPE_IS_FLOAT16.holds(release()) else "auto")
+    if dtype == "auto":
+        config = read_json(Path(source) / "config.json")
+        dtype = convert.infer_dtype(config.get("torch_dtype") or config.get("dtype"))
+    return ["--dtype", dtype]
 
 
-def _native(config: QuantConfig) -> list[str]:
-    """What convert_checkpoint.py is told of a quantization."""
-    argv: list[str] = []
-    algorithm = config.quant_algo
-    if algorithm in _WEIGHT_ONLY:
-        argv += ["--use_weight_only", "--weight_only_precision", _WEIGHT_ONLY[algorithm]]
-    elif algorithm is not None and algorithm.value.endswith("_PLUGIN"):
-        alpha = 0.5 if config.smoothquant_val is None else config.smoothquant_val
-        argv += ["--smoothquant", str(alpha)]
-        argv += ["--per_token"] if "PER_TOKEN" in algorithm.value else []
-        argv += ["--per_channel"] if "PER_CHANNEL" in algorithm.value else []
-    elif algorithm is not None:
-        raise BackendError(f"quantization {algorithm.value} is not computed")
-    if config.kv_cache_quant_algo is QuantAlgo.INT8:
-        argv.append("--int8_kv_cache")
-    elif config.kv_cache_quant_algo is not None:
-        raise BackendError(
-            f"a {config.kv_cache_quant_algo.value} cache goes with a quantization of the tool's"
-        )
+def _sizes(mapping: Mapping) -> list[str]:
+    return ["--tp_size", str(mapping.tp_size), "--pp_size", str(mapping.pp_size)]
+
+
+def _cut(said: dict[str, Any], mapping: Mapping) -> list[str]:
+    """How convert_checkpoint.py is told to cut the model, and which variant it is."""
+    argv = _sizes(mapping)
+    argv += ["--gpt_variant", said["gpt_variant"]] if said.get("gpt_variant") else []
+    if said.get("use_parallel_embedding"):
+        dimension = said.get("embedding_sharding_dim", 0)
+        argv += ["--use_parallel_embedding", "--embedding_sharding_dim", str(dimension)]
     return argv

@@ -239,18 +239,25 @@ def infer_dtype(source: str | None) -> str:
     return "float16" if source in {None, "float32"} else str(source)
 
 
-def _variant(release: str, args: argparse.Namespace, model_type: str) -> str:
-    """The releases infer the GPT variant from the path's text, later ones from the model's type."""
-    if args.gpt_variant is not None:
-        return str(args.gpt_variant)
+def infer_variant(release: str, model_dir: str, model_type: str) -> str | None:
+    """The GPT variant that a release makes of the path's text, later ones of the model's type."""
     by_type = _VARIANT_FROM_TYPE.holds(release)
     for variant in _VARIANTS:
-        if variant in args.model_dir or (by_type and variant == model_type):
+        if variant in model_dir or (by_type and variant == model_type):
             return variant
-    raise CheckFailedError(
-        f"--model_dir {args.model_dir} does not contain the name of a variant, from which release "
-        f"{release} infers it; give --gpt_variant gpt2, santacoder or starcoder"
-    )
+    return None
+
+
+def _variant(release: str, args: argparse.Namespace, model_type: str) -> str:
+    if args.gpt_variant is not None:
+        return str(args.gpt_variant)
+    found = infer_variant(release, args.model_dir, model_type)
+    if found is None:
+        raise CheckFailedError(
+            f"--model_dir {args.model_dir} does not contain the name of a variant, from which "
+            f"release {release} infers it; give --gpt_variant gpt2, santacoder or starcoder"
+        )
+    return found
 
 
 def _check_variant(variant: str, network: Network) -> None:

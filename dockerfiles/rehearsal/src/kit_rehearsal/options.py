@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import BackendError, CheckFailedError
 from .expressions import holds
+from .releases import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,25 +38,32 @@ def table_path() -> Path:
     raise BackendError("the table of options (cli.json) is missing; set KIT_CLI_TABLE to its path")
 
 
+def table() -> dict[str, Any]:
+    """The table as it stands in its file; shared, not to be changed by the caller."""
+    return _read(table_path())
+
+
 @lru_cache(maxsize=4)
 def _read(path: Path) -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return table
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def covers(ranges: Sequence[str], release: str) -> bool:
+    """Whether ranges of releases such as `0.9.0..0.16.0` hold a release."""
+    for text in ranges:
+        first, _, last = text.partition("..")
+        if PLACES[first] <= PLACES[release] <= PLACES[last or first]:
+            return True
+    return False
 
 
 def rows(script: str, release: str, kind: str = "options") -> list[dict[str, Any]]:
     """Rows of the table (`options` or `post_checks`) that hold for a script of a release."""
-    table = _read(table_path())
-    entry = table["scripts"].get(script, {"sources": {}})
+    entry = table()["scripts"].get(script, {"sources": {}})
     if release not in entry["sources"]:
         raise BackendError(f"release {release} has no {script}")
-    order = {name: place for place, name in enumerate(table["releases"])}
-
-    def covers(text: str) -> bool:
-        first, _, last = text.partition("..")
-        return order[first] <= order[release] <= order[last or first]
-
-    return [row for row in entry[kind] if any(map(covers, row["releases"]))]
+    return [row for row in entry[kind] if covers(row["releases"], release)]
 
 
 def parser(script: str, release: str) -> argparse.ArgumentParser:
@@ -71,8 +79,7 @@ def parser(script: str, release: str) -> argparse.ArgumentParser:
 
 def parse(script: str, release: str, argv: Sequence[str]) -> argparse.Namespace:
     """Parsed arguments; SystemExit(2) as argparse does it when they are wrong."""
-    table = _read(table_path())
-    method = table["scripts"][script]["sources"][release]["parse"]
+    method = table()["scripts"][script]["sources"][release]["parse"]
     made = parser(script, release)
     if method == "parse_known_args":
         return made.parse_known_args(argv)[0]

@@ -19,7 +19,7 @@ RELEASES = (
     *("0.12.0", "0.13.0", "0.14.0", "0.15.0", "0.16.0", "0.17.0", "0.18.0", "0.18.1", "0.18.2"),
     *("0.19.0", "0.20.0", "0.21.0", "1.0.0", "1.1.0", "1.2.0", "1.2.1"),
 )
-_PLACES = {release: place for place, release in enumerate(RELEASES)}
+PLACES = {release: place for place, release in enumerate(RELEASES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Span:
 
     def holds(self, release: str) -> bool:
         """Whether a release is in it."""
-        place = _PLACES[release]
-        first = 0 if self.since is None else _PLACES[self.since]
-        return first <= place < (len(RELEASES) if self.before is None else _PLACES[self.before])
+        place = PLACES[release]
+        first = 0 if self.since is None else PLACES[self.since]
+        return first <= place < (len(RELEASES) if self.before is None else PLACES[self.before])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""GPT, at the place where the releases have it."""
