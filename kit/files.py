@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def atomic_writer(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+def atomic_writer(path: Path, mode: int = 0o644, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """Write `path` through a temporary neighbour: fsync, rename; a failure leaves nothing.
+
+    Args:
+        path: what is replaced.
+        mode: of the new file.
+        durable: survive a power cut; without it, as for what can be made again, there is no fsync.
 
     Raises:
         KitError: the disk is full, may not be written, or fails (exit 3).
@@ -36,17 +41,19 @@ def atomic_writer(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
                 yield stream
                 stream.flush()
                 os.fchmod(stream.fileno(), mode)
-                os.fsync(stream.fileno())
+                if durable:
+                    os.fsync(stream.fileno())
             temporary.replace(path)
-            sync_folder(path.parent)
+            if durable:
+                sync_folder(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write `content` atomically."""
-    with atomic_writer(path, mode) as stream:
+def write_bytes(path: Path, content: bytes, mode: int = 0o644, *, durable: bool = True) -> None:
+    """Write `content` atomically; see `atomic_writer`."""
+    with atomic_writer(path, mode, durable=durable) as stream:
         stream.write(content)
 
 
@@ -78,6 +85,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_files(folder: Path) -> None:
+    """Wait until the disk has every file that lies in `folder`, and their names."""
+    for path in folder.iterdir():
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_folder(folder)
 
 
 @contextlib.contextmanager

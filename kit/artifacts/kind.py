@@ -36,9 +36,6 @@ Kind = Literal[
     "unknown",
 ]
 
-BUNDLE = "org.trtllm-kit.bundle"
-"""The annotation of a layout's index that makes it a bundle."""
-
 _HEAD = 16 << 10
 """Bytes that tell what a file is; an archive may begin with extended headers."""
 _LOCK_LIMIT = 1 << 20
@@ -51,6 +48,9 @@ _SUFFIXES: tuple[tuple[tuple[str, ...], Kind], ...] = (
     ((".cache",), "timing-cache"),
 )
 _SCHEMAS: dict[str, Kind] = {"kit.manifest/1": "manifest", "kit.host/1": "host-facts"}
+_BUNDLE = re.compile(rb"\s*\{\s*\"schema\"\s*:\s*\"kit\.bundle/")
+"""How the index of a bundle begins; it may be larger than any other document."""
+_PART = re.compile(r"part-\d{4}")
 _LOCK = re.compile(rb"^schema: kit\.lock/", re.MULTILINE)
 _TAR_PLACE, _TAR_MAGIC = 257, b"ustar"
 _IMAGE_MEMBER = re.compile(r"(oci-layout|index\.json|manifest\.json|repositories|blobs)(/.*)?"
@@ -86,6 +86,8 @@ def of(path: Path) -> Kind:
         return _archive(path.name, _inflated(head))
     if head[_TAR_PLACE:].startswith(_TAR_MAGIC):
         return _archive(path.name, head)
+    if _BUNDLE.match(head):
+        return "bundle"
     if head.lstrip().startswith(b"{") and size <= bounded.DOCUMENT_LIMIT:
         return _document(path)
     return "lock" if _LOCK.search(head) and size <= _LOCK_LIMIT else "unknown"
@@ -140,8 +142,9 @@ def _first_paths(name: str, head: bytes) -> Iterator[str]:
 def _folder(folder: Path) -> Kind:
     present = bounded.names(folder)
     if "oci-layout" in present and "index.json" in present:
-        annotations = bounded.mapping(bounded.json_object(folder / "index.json"), "annotations")
-        return "bundle" if BUNDLE in annotations else "oci-layout"
+        return "oci-layout"
+    if _is_bundle(folder, present):
+        return "bundle"
     if snapshot.is_cache(folder):
         return "snapshot"
     if (kind := _model(folder, present)) is not None:
@@ -160,6 +163,13 @@ def _folder(folder: Path) -> Kind:
     if any(_is_part(folder / name) for name in folders if name in engine.PARTS):
         return "engine"
     return "unknown"
+
+
+def _is_bundle(folder: Path, present: tuple[str, ...]) -> bool:
+    """Whether it has a bundle's index, or parts that have lost theirs."""
+    if "bundle.json" in present:
+        return _BUNDLE.match(bounded.head(folder / "bundle.json", _HEAD)[0]) is not None
+    return any(_PART.fullmatch(name) for name in present)
 
 
 _SOURCES = ("tensorrt_llm/version.py", "tensorrt_llm/__init__.py")

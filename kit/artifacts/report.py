@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.artifacts import kind as kinds
 from kit.artifacts.problem import Problem
-from kit.errors import KitError
+from kit.errors import KitError, usage_error
 from kit.observation import Observation
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _READERS: dict[kinds.Kind, tuple[str, str]] = {
     "lfs-pointer": ("kit.artifacts.pointer", "look"),
     "model-repository": ("kit.artifacts.repository", "look"),
     "snapshot": ("kit.artifacts.snapshot", "look"),
+    "bundle": ("kit.artifacts.bundle", "look"),
     "lock": ("kit.locks.lock", "load"),
     "manifest": ("kit.manifests.record", "read"),
     "host-facts": ("kit.host.facts", "read"),
@@ -80,17 +81,20 @@ class Report:
         return self.kind != "unknown" and not any(item.is_corrupt for item in self.problems)
 
 
-def of(text: str, project: Callable[[], Project]) -> Report:
+def of(text: str, project: Callable[[], Project], more: Sequence[str] = ()) -> Report:
     """Look at a path, or at an image if there is no such path.
 
     Args:
         text: a path, `LAYOUT:NAME`, or the name of an image with tag or digest.
         project: asked only for images, whose reader keeps what it saw in its home.
+        more: further folders that hold parts of a bundle.
 
     Raises:
         KitError: nothing there (exit 2), no container engine (exit 3), not readable (exit 4).
     """
     path = Path(text)
+    if more:
+        return _bundle(path, more)
     if not _is_there(path):
         return _image(text, "image", project)
     kind = kinds.of(path)
@@ -104,6 +108,21 @@ def of(text: str, project: Callable[[], Project]) -> Report:
     module, function = _READERS[kind]
     seen: Any = getattr(importlib.import_module(module), function)(path)
     return _told(kind, text, seen)
+
+
+def _bundle(path: Path, more: Sequence[str]) -> Report:
+    """The report on a bundle whose parts lie in several folders."""
+    from kit.artifacts import bundle
+
+    places = [path, *map(Path, more)]
+    kinds_found = [(place, kinds.of(place)) for place in places]
+    odd = [f"{place} ({kind})" for place, kind in kinds_found if kind != "bundle"]
+    if odd:
+        raise usage_error(
+            "several folders are told of only where each has parts of one bundle; these have not: "
+            + ", ".join(odd)
+        )
+    return _told("bundle", str(path), bundle.look(path, places[1:]))
 
 
 def _image(text: str, kind: str, project: Callable[[], Project]) -> Report:
@@ -185,6 +204,7 @@ def _needs(versions: tuple[Observation, ...]) -> Iterator[Need]:
     from kit.data import releases, triton
 
     said = dict.fromkeys((item.component, item.version) for item in versions)
+    rehearsed: list[str] = []
     for component, version in said:
         if component == "tensorrt" and version is not None:
             known = releases.with_tensorrt(version)
@@ -193,10 +213,12 @@ def _needs(versions: tuple[Observation, ...]) -> Iterator[Need]:
         elif component == "tensorrt_llm" and version is not None:
             release, _, label = version.partition("+")
             if label == "rehearsal":
-                yield Need("tensorrt_llm", f"{version}: runs in the rehearsal stacks alone")
+                rehearsed.append(version)
             elif containers := triton.shipping(release):
                 shown = ", ".join(triton.image(container) for container in containers)
                 yield Need("tensorrt_llm", f"TensorRT-LLM {release}: served by {shown}")
+    if rehearsed:
+        yield Need("tensorrt_llm", f"{', '.join(rehearsed)}: of the rehearsal stacks alone")
 
 
 def plain(value: Any) -> Any:

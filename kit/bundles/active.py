@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from kit.files import disk_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kit.bundles.contents import Content, Entry
 
 CLASSES = {
@@ -33,23 +35,35 @@ _EXECUTABLE = (b"\x7fELF", b"#!")
 
 
 def classify(content: Content, entry: Entry) -> str | None:
-    """The class of a file, by name and, where names say nothing, by its first bytes."""
-    if content.kind == "image":
-        return "image" if entry.role == "layer" else None
-    if content.kind == "inputs" and entry.role == "oci":
+    """The class of a file that is to be carried."""
+    return of(content.kind, entry.title, entry.role, lambda: _head(entry))
+
+
+def of(kind: str, title: str, role: str, head: Callable[[], bytes]) -> str | None:
+    """The class of a file, by name and, where names say nothing, by its first bytes.
+
+    Args:
+        kind: of its content.
+        title: its path in the content.
+        role: what it is for there.
+        head: reads the first four bytes; only asked where the name does not tell.
+    """
+    if kind == "image":
+        return "image" if role == "layer" else None
+    if kind == "inputs" and role == "oci":
         return "image"
-    name = entry.title.rpartition("/")[2].lower()
+    name = title.rpartition("/")[2].lower()
     for found, suffixes in _SUFFIXES.items():
         if name.endswith(suffixes):
             return found
-    if name.endswith((".tar.gz", ".tar")) and entry.role in ("sdist", "git"):
+    if name.endswith((".tar.gz", ".tar")) and role in ("sdist", "git"):
         return "script"
     if _LIBRARY.fullmatch(name):
         return "library"
-    if name.endswith(".bin") and _head(entry).startswith(_PICKLED):
+    if name.endswith(".bin") and head().startswith(_PICKLED):
         return "pickle"
-    if "." not in name and entry.role in ("file", "model", "program"):
-        return "library" if _head(entry).startswith(_EXECUTABLE) else None
+    if "." not in name and role in ("file", "model", "program"):
+        return "library" if head().startswith(_EXECUTABLE) else None
     return None
 
 

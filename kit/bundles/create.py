@@ -1,7 +1,11 @@
 """Writing a bundle: parts in parallel, every step can be killed, equal content gives equal bytes.
 
 Everything is written into a hidden folder beside the bundle's, which gets its name when it is
-whole. A journal in there says which parts are done; what it says holds for one plan only.
+whole. A journal in there says which parts are done; what it says holds for one plan only, and only
+as far as the parts still hash to what it says.
+
+Nobody waits for the disk unless told to, as with `cp`: a bundle carries the digests of all that is
+in it, so that what a power cut took is found, here by the next run and at the site by everybody.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,14 +29,17 @@ from kit.bundles.fingerprint import Memory, Print, batches, mark_of
 from kit.bundles.plan import Plan, plan, refuse_too_much
 from kit.bundles.verifier import Part, part_name
 from kit.console import progress, size
-from kit.errors import environment_error, usage_error
+from kit.digest import Digest
+from kit.errors import content_error, environment_error, usage_error
 from kit.files import disk_errors, locked, write_bytes, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
+    from io import FileIO
 
     from kit.bundles.contents import Content
+    from kit.bundles.fingerprint import Mark
     from kit.bundles.verifier import Index
     from kit.project import Project
 
@@ -39,6 +47,8 @@ DEFAULT_PART_SIZE = 4_000_000_000
 """Bytes: below what FAT32 and most scanners for malware take."""
 _JOURNAL = ".journal"
 _HEADROOM = 1 << 19
+_GATHERED = 1 << 18
+"""Bytes of pieces that are written together."""
 BOOTSTRAP = Path(__file__).with_name("bootstrap.sh")
 
 
@@ -53,6 +63,7 @@ class Settings:
         sequence: which delivery of that name it is; None counts on.
         key: private key that signs, as `ssh-keygen` takes it.
         jobs: threads.
+        sync: wait until the disk has all of it.
     """
 
     name: str
@@ -61,6 +72,7 @@ class Settings:
     sequence: int | None = None
     key: Path | None = None
     jobs: int = 1
+    sync: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +170,11 @@ class _Writing:
         self.write_beside(text, index, plan_)
         with disk_errors(self.out):
             (self.folder / _JOURNAL).unlink()
-            files.sync_folder(self.folder)
+            if self.settings.sync:
+                files.sync_files(self.folder)
             self.folder.rename(self.out)
-            files.sync_folder(self.out.parent)
+            if self.settings.sync:
+                files.sync_folder(self.out.parent)
         made = Made(
             folder=self.out,
             name=index.name,
@@ -173,7 +187,7 @@ class _Writing:
             signer=self.signer,
             was_there=False,
         )
-        write_json(self.mark, self.description(made))
+        self.note(made, on_disk=self.settings.sync)
         self.remember(plan_, sequence)
         return made
 
@@ -190,12 +204,44 @@ class _Writing:
         except (KeyError, TypeError):
             made = None
         wanted = self.settings.sequence
+        boot = known.pop("boot", "")
         if made is not None and known == self.description(made) and wanted in (None, made.sequence):
+            # What was in memory only when it was made may be lost since.
+            if boot is not None and boot != _boot():
+                self.refuse_lost(made)
+                boot = None
+            if self.settings.sync and boot is not None:
+                with disk_errors(self.out):
+                    files.sync_files(self.out)
+                    files.sync_folder(self.out.parent)
+                boot = None
+            if boot is None:
+                self.note(made, on_disk=True)
             return made
         raise usage_error(
             f"{self.out}: something else stands there: another content, or changed since",
-            hint=f"give another folder, or: rm -r {self.out}",
+            hint=f"give another folder, or: rm -r {shlex.quote(str(self.out))}",
         )
+
+    def refuse_lost(self, made: Made) -> None:
+        """Hold the parts against their digests.
+
+        Raises:
+            KitError: one is not as it was made (exit 4).
+        """
+        with ThreadPoolExecutor(self.settings.jobs) as pool:
+            paths = [self.out / part.name for part in made.parts]
+            for part, found in zip(made.parts, pool.map(Digest.of_file, paths), strict=True):
+                if found.hex != part.sha256:
+                    raise content_error(
+                        f"{self.out / part.name}: damaged since it was made: expected "
+                        f"{part.sha256}, found {found.hex}",
+                        hint=f"rm -r {shlex.quote(str(self.out))}, and the same command again",
+                    )
+
+    def note(self, made: Made, *, on_disk: bool) -> None:
+        """Write down what was made, and in which session of the host if its disk may lack some."""
+        write_json(self.mark, {**self.description(made), "boot": None if on_disk else _boot()})
 
     def description(self, made: Made) -> dict[str, Any]:
         """What has to be so still for the folder to be what was made."""
@@ -235,28 +281,39 @@ class _Writing:
             if not lines or lines[0] != self.stamp:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir()
-                write_bytes(self.folder / _JOURNAL, f"{self.stamp}\n".encode())
+                (self.folder / _JOURNAL).write_text(f"{self.stamp}\n")
                 return {}
             rows = (line.partition(" ") for line in lines[1:])
             finished = {int(number): digest for number, _, digest in rows}
-            kept = {_JOURNAL, *map(verifier.part_name, finished)}
+            kept = {_JOURNAL, *map(part_name, finished)}
             for path in self.folder.iterdir():  # what was being written when it was killed
                 if path.name not in kept:
                     path.unlink()
-            return {n: d for n, d in finished.items() if (self.folder / part_name(n)).exists()}
+            written = {number: self.folder / part_name(number) for number in finished}
+            there = {number: path for number, path in written.items() if path.exists()}
+            with ThreadPoolExecutor(self.settings.jobs) as pool:
+                found = pool.map(Digest.of_file, there.values())
+                return {
+                    number: digest.hex
+                    for number, digest in zip(there, found, strict=True)
+                    if digest.hex == finished[number]
+                }
 
     def write(self, finished: dict[int, str]) -> tuple[Plan, dict[int, str]]:
         """Hash and write, both at the same time; returns the plan, and number → digest.
 
-        Where everything stands follows from sizes alone, once it is known which files are the same.
-        So a part is written as soon as what it holds is hashed, and is read from memory then.
-        Those that hold digests of others come last.
+        What fits into memory is hashed first, and read from there when the parts are written. Of
+        more than that, a part is written as soon as what it holds is hashed: where everything
+        stands follows from sizes alone, once it is known which files are the same. Parts that hold
+        digests of others come last then.
         """
         memory = Memory(self.home / "digests.json")
         known = {path: memory.find(mark) for path, mark in self.marks.items()}
         prints = {path: found for path, found in known.items() if found is not None}
         unknown = {path: mark for path, mark in self.marks.items() if path not in prints}
-        late = {} if self.settings.since else draft.distinct(self.marks, unknown)
+        late: dict[Path, Mark] = {}
+        if sum(mark[2] for mark in unknown.values()) > _memory() and not self.settings.since:
+            late = draft.distinct(self.marks, unknown)
         stand_ins = draft.stand_ins(self.contents, late)
         early = {path: mark for path, mark in unknown.items() if path not in late}
         done = dict(finished)
@@ -287,13 +344,13 @@ class _Writing:
                     for sha256 in (item.sha256 for item in rough.objects_in(start, end)):
                         if sha256 in names and sha256 not in hashes:
                             hashes[sha256] = pool.submit(memory.hash, names[sha256], bar.update)
-                    if start >= rough.derived_end and number not in done:
+                    if (not late or start >= rough.derived_end) and number not in done:
                         task = pool.submit(self.write_part, rough, number, bar.update, digest_of)
                         writes.append((number, task))
                 self.record(writes, done)
                 prints |= {names[sha256]: task.result() for sha256, task in hashes.items()}
                 memory.save()
-                plan_ = self.planned(prints)
+                plan_ = self.planned(prints) if late else rough
                 draft.refuse_other(rough, plan_, digest_of)
                 missing = [n for n in range(1, len(plan_.part_sizes) + 1) if n not in done]
                 self.record(
@@ -315,7 +372,6 @@ class _Writing:
                 done[number] = task.result()
                 journal.write(f"{number} {done[number]}\n")
                 journal.flush()
-                os.fsync(journal.fileno())
 
     def require_room(self, plan_: Plan, finished: dict[int, str]) -> None:
         sizes = enumerate(plan_.part_sizes, 1)
@@ -339,13 +395,22 @@ class _Writing:
         path = self.folder / verifier.part_name(number)
         temporary = path.with_suffix(".new")
         hasher = hashlib.sha256()
-        with self.part_errors(path), temporary.open("wb", buffering=1 << 20) as stream:
+        with self.part_errors(path), temporary.open("wb", buffering=0) as stream:
+            small = bytearray()  # headers and the like; what is large is not copied once more
             for piece in plan_.pieces(start, end, digest_of):
+                if len(piece) < _GATHERED:
+                    small += piece
+                    if len(small) < _GATHERED:
+                        continue
+                    piece = b""  # noqa: PLW2901 (it is in `small`)
+                hasher.update(small)
                 hasher.update(piece)
-                stream.write(piece)
-                on_bytes(len(piece))
-            stream.flush()
-            os.fsync(stream.fileno())
+                _write(stream, small, piece)
+                on_bytes(len(small) + len(piece))
+                small = bytearray()
+            hasher.update(small)
+            _write(stream, small)
+            on_bytes(len(small))
             temporary.rename(path)
             return hasher.hexdigest()
 
@@ -381,11 +446,11 @@ class _Writing:
         listed = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
         for name, content in beside.items():
             mode = 0o755 if name == "bootstrap" else 0o644
-            write_bytes(self.folder / name, content, mode)
-        write_bytes(self.folder / verifier.SUMS, listed)
+            write_bytes(self.folder / name, content, mode, durable=False)
+        write_bytes(self.folder / verifier.SUMS, listed, durable=False)
         if self.settings.key is not None and self.key is not None:
             signature = sign.sign(self.settings.key, self.key, listed)
-            write_bytes(self.folder / verifier.SIGNATURE, signature)
+            write_bytes(self.folder / verifier.SIGNATURE, signature, durable=False)
         else:
             (self.folder / verifier.SIGNATURE).unlink(missing_ok=True)
 
@@ -394,6 +459,27 @@ def _all(
     memory: Memory, paths: Sequence[Path], on_bytes: Callable[[int], object]
 ) -> dict[Path, Print]:
     return {path: memory.hash(path, on_bytes) for path in paths}
+
+
+def _write(stream: FileIO, *pieces: bytes | bytearray | memoryview) -> None:
+    """Write all of it, in one call of the system if that takes it."""
+    left = [memoryview(piece) for piece in pieces if piece]
+    while left:
+        count = os.writev(stream.fileno(), left)
+        while left and count >= len(left[0]):
+            count -= len(left.pop(0))
+        if left:
+            left[0] = left[0][count:]
+
+
+def _memory() -> int:
+    """Bytes that the system will probably keep of what was read last."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _boot() -> str:
+    """Which session of the host this is: another one after every start of its kernel."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
 
 def _read(path: Path) -> dict[str, Any]:

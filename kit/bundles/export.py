@@ -7,10 +7,13 @@ the images and models are called in a registry is the business of `push`.
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from kit.bundles import verifier
+from kit.errors import content_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,12 +21,25 @@ if TYPE_CHECKING:
 
     from kit.bundles.verifier import Index
 
+_SNIFFED = 512
+_LONGEST_LINE = 1 << 20
+_TEMPLATE = re.compile(rb"###ZARF_[A-Z0-9_]+###")
+_MARKUP = (b"<", b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe")
+_BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _TARGET = "/var/lib/trtllm-kit/bundles"
 
 
 def hauler(folder: Path, index: Index) -> str:
-    """For `hauler store sync --filename`, run where the paths are right."""
-    rows = [{"path": str(folder / name), "name": name} for name in _names(folder)]
+    """For `hauler store sync --filename`, run where the paths are right.
+
+    A store knows a file by its name alone (hauler-dev/hauler, pkg/reference), so each bundle has a
+    folder of its own there; paths are read as addresses (pkg/getter), so what is special in one is
+    escaped.
+    """
+    place = f"{_plain(index)}-{index.sequence}"
+    rows = [
+        {"path": quote(str(folder / name)), "name": f"{place}/{name}"} for name in _names(folder)
+    ]
     return _yaml(
         {
             "apiVersion": "content.hauler.cattle.io/v1",
@@ -35,7 +51,13 @@ def hauler(folder: Path, index: Index) -> str:
 
 
 def zarf(folder: Path, index: Index) -> str:
-    """A `zarf.yaml`: every file with its digest, which `zarf package create` checks."""
+    """A `zarf.yaml`: every file with its digest, which `zarf package create` checks.
+
+    Raises:
+        KitError: a file that would not be the same after a deployment (exit 4).
+    """
+    for name in _names(folder):
+        _refuse_rewritten(folder / name)
     target = f"{_TARGET}/{index.identity[:12]}"
     rows = [
         {
@@ -72,6 +94,39 @@ def _names(folder: Path) -> dict[str, str | None]:
         if (folder / name).exists():
             found[name] = None
     return found
+
+
+def _refuse_rewritten(path: Path) -> None:
+    """Refuse a file that Zarf takes for text and would write anew, and not as it was.
+
+    Whatever begins and ends in text is read line by line on deployment and written again: without
+    carriage returns, with a newline at its end, and only up to the first line of a MiB
+    (zarf-dev/zarf, src/pkg/variables/templates.go, and its package `helpers`, text.go).
+    """
+    with os.fdopen(verifier.opened(path), "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        first = stream.read(_SNIFFED)
+        stream.seek(max(0, size - _SNIFFED))
+        if not (_is_text(first) and _is_text(stream.read(_SNIFFED))):
+            return
+        stream.seek(0)
+        at_end = True
+        while line := stream.readline(_LONGEST_LINE):
+            at_end = line.endswith(b"\n")
+            if line.endswith(b"\r\n") or len(line) == _LONGEST_LINE or _TEMPLATE.search(line):
+                at_end = False
+                break
+    if not at_end:
+        raise content_error(
+            f"{path}: begins and ends in text; Zarf would rewrite it on deployment, and it would "
+            "not verify any more",
+            hint="kit bundle create with another --part-size, so that the parts end elsewhere",
+        )
+
+
+def _is_text(sample: bytes) -> bool:
+    """Whether Go's http.DetectContentType may say so; rather once too often."""
+    return sample.lstrip().startswith(_MARKUP) or not _BINARY.search(sample)
 
 
 def _plain(index: Index) -> str:

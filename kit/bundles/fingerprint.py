@@ -31,6 +31,8 @@ _SAVE_EVERY = 5.0
 _MOST = 100_000
 """Digests that are remembered; the oldest go."""
 _SAMPLE = 4096
+SMALL = 1 << 16
+"""Bytes of a file whose content costs less than its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def marks(paths: Iterable[Path]) -> dict[Path, Mark]:
     Raises:
         KitError: not there (exit 2), no regular file (exit 4), cannot be read (exit 3).
     """
-    return {path: mark_of(_status(path)) for path in paths}
+    return {path: _mark(path) for path in paths}
 
 
 class Memory:
@@ -85,14 +87,19 @@ class Memory:
             KitError: it changed meanwhile (exit 4), or cannot be read (exit 3).
         """
         hasher = hashlib.sha256()
-        with disk_errors(path), path.open("rb", buffering=0) as stream:
-            before = mark_of(os.fstat(stream.fileno()))
-            buffer = memoryview(bytearray(min(CHUNK, max(before[2], 1))))
-            while count := stream.readinto(buffer):
-                hasher.update(buffer[:count])
-                on_bytes(count)
-            if mark_of(os.fstat(stream.fileno())) != before:
-                raise content_error(f"{path}: changed while it was read", hint="try again")
+        with disk_errors(path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                before = mark_of(os.fstat(descriptor))
+                buffer = memoryview(bytearray(min(CHUNK, max(before[2], 1))))
+                while count := os.readv(descriptor, [buffer]):
+                    hasher.update(buffer[:count])
+                    on_bytes(count)
+                after = mark_of(os.fstat(descriptor))
+            finally:
+                os.close(descriptor)
+        if after != before:
+            raise content_error(f"{path}: changed while it was read", hint="try again")
         found = Print(before, hasher.hexdigest())
         with self._lock:
             self._fresh[before] = found.digest
@@ -110,15 +117,23 @@ class Memory:
         latest = time.time_ns() - _SETTLED
         settled = {mark: one for mark, one in self._fresh.items() if max(mark[3:]) < latest}
         rows = [[*mark, one] for mark, one in ({**self._known, **settled}).items()][-_MOST:]
-        write_bytes(self._path, json.dumps(rows, separators=(",", ":")).encode())
+        text = json.dumps(rows, separators=(",", ":")).encode()
+        write_bytes(self._path, text, durable=False)  # what is lost is hashed again
         self._saved = time.monotonic()
 
 
 def batches(files: Mapping[Path, Mark]) -> Iterator[list[Path]]:
-    """The largest first, so that no long one is left to a single core; small ones together."""
+    """Small ones in one batch, then the largest first: no long one is left to a single core.
+
+    What a small one costs is the interpreter, of which there is one for all threads.
+    """
+    small = [path for path, mark in files.items() if mark[2] < SMALL]
+    if small:
+        yield small
     batch: list[Path] = []
     size = 0
-    for path in sorted(files, key=lambda path: (-files[path][2], path)):
+    large = [path for path, mark in files.items() if mark[2] >= SMALL]
+    for path in sorted(large, key=lambda path: (-files[path][2], path)):
         batch.append(path)
         size += files[path][2] + 4096
         if size >= 4 * CHUNK:
@@ -135,6 +150,16 @@ def sample(path: Path, size: int) -> bytes:
         for place in (0, size // 2, max(0, size - _SAMPLE)):
             hasher.update(os.pread(stream.fileno(), _SAMPLE, place))
     return hasher.digest()
+
+
+def _mark(path: Path) -> Mark:
+    try:
+        status = os.stat(path)  # noqa: PTH116 (ten thousand times)
+    except OSError:
+        status = None
+    if status is None or not stat.S_ISREG(status.st_mode):
+        status = _status(path)  # which says what is wrong
+    return mark_of(status)
 
 
 def _status(path: Path) -> os.stat_result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import re
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from kit.bundles.contents import Content, Entry, canonical
 from kit.digest import Digest
 from kit.errors import content_error, nearest, usage_error
+from kit.files import disk_errors
 from kit.images.oci import Layout
 from kit.store import Store
 
@@ -45,7 +47,8 @@ class Request:
     def name(self) -> str:
         """What the bundle is called if it gets no name."""
         words = (*self.stacks, *self.examples, *self.models) or ("bundle",)
-        kept = re.sub(r"[^a-z0-9._+-]+", "-", "+".join(Path(word).name for word in words).lower())
+        names = dict.fromkeys(Path(word).name for word in words)
+        kept = re.sub(r"[^a-z0-9._+-]+", "-", "+".join(names).lower())
         return kept.strip("-.+_")[:100] or "bundle"
 
 
@@ -107,16 +110,9 @@ class _Gathering:
         self.add_image(image, stack, stack, "built from its lock")
         note = records.read(records.of_stack(project, stack)) or {}
         kept = {key: note[key] for key in _RECORDED if key in note}
-        self.add(
-            Content(
-                *("stack", stack, stack, "what the image was built from"),
-                (
-                    Entry(_BUILD, "build-record", canonical(kept)),
-                    Entry(f"{stack}.lock.yaml", "lock", project.lock_path(stack)),
-                    Entry(f"{stack}.yaml", "intent", project.intent_path(stack)),
-                ),
-            )
-        )
+        entries = (Entry(_BUILD, "build-record", canonical(kept)), *self.files_of(stack))
+        why = "what the image was built from"
+        self.add(Content("stack", stack, stack, why, _by_title(entries)))
         self.add_documents(stack, lock, image)
         if self.request.inputs:
             inputs = [item for item in lock.inputs if item.kind != "model"]
@@ -126,6 +122,23 @@ class _Gathering:
                 self.add(Content("inputs", stack, stack, why, _by_title(entries)))
             for name in sorted({item.group for item in lock.select(kind="model")}):
                 self.add_locked_model(lock, name, f"locked by stack {stack}")
+
+    def files_of(self, stack: str) -> Iterator[Entry]:
+        """A stack as a project of its own: intent, lock, and all that the stages read."""
+        from kit.images import build
+
+        root = self.project.root_of(stack)
+        _, lock, recipe = build.opened(self.project, stack, build.Choices())
+        plans = [plan for target in recipe.file.stages for plan in recipe.plan(lock, target)]
+        read = {path for plan in plans for path in plan.files.values()}
+        read |= {recipe.folder / name for name in ("Dockerfile", "family.yaml")}
+        for path in read:
+            yield Entry(path.relative_to(root).as_posix(), "recipe", path)
+        for role, path in (
+            ("intent", self.project.intent_path(stack)),
+            ("lock", self.project.lock_path(stack)),
+        ):
+            yield Entry(path.relative_to(root).as_posix(), role, path)
 
     def add_documents(self, stack: str, lock: Lock, image: Image) -> None:
         from kit.manifests import provenance, sbom
@@ -276,20 +289,27 @@ def _folder(kind: str, path: Path, why: str, role: str) -> Content:
 
 
 def _walk(folder: Path) -> Sequence[tuple[str, Path]]:
+    """Titles and files; written for ten thousand of them at every `kit bundle create`."""
     top = os.path.realpath(folder)
     found = []
-    for base, folders, names in os.walk(folder):
-        for name in [*folders, *names]:
-            place = os.path.join(base, name)  # noqa: PTH118 (ten thousand times)
-            if os.path.islink(place):  # noqa: PTH114
-                target = os.path.realpath(place)
-                if not target.startswith(top + os.sep):
-                    raise usage_error(
-                        f"{place}: a link out of the folder", hint=f"cp -rL {folder} COPY"
-                    )
-                if os.path.isdir(target):  # noqa: PTH112
-                    raise usage_error(f"{place}: a link to a folder", hint=f"cp -rL {folder} COPY")
-        base_title = os.path.relpath(base, folder)
-        prefix = "" if base_title == "." else f"{base_title}/"
-        found += [(f"{prefix}{name}", Path(base, name)) for name in names]
-    return sorted(found)
+    left = [("", folder)]
+    while left:
+        prefix, base = left.pop()
+        with disk_errors(base), os.scandir(base) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    target = os.path.realpath(entry.path)
+                    if not target.startswith(top + os.sep):
+                        raise usage_error(
+                            f"{entry.path}: a link out of the folder",
+                            hint=f"cp -rL {folder} COPY",
+                        )
+                    if entry.is_dir():
+                        raise usage_error(
+                            f"{entry.path}: a link to a folder", hint=f"cp -rL {folder} COPY"
+                        )
+                if entry.is_dir():
+                    left.append((f"{prefix}{entry.name}/", base / entry.name))
+                else:
+                    found.append((f"{prefix}{entry.name}", base / entry.name))
+    return sorted(found, key=operator.itemgetter(0))

@@ -2,7 +2,7 @@
 
 Objects are first written beside the store, each under its digest. When the last one is right, they
 are linked to where they belong: blobs of images, inputs in the store, files in folders. Killed at
-any moment, the same command goes on.
+any moment, the same command goes on. Nobody waits for the disk unless told to, as with `cp`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from kit import files
 from kit.artifacts import bounded
-from kit.bundles import site, verifier
+from kit.bundles import site, stacks, verifier
+from kit.bundles.fingerprint import SMALL
 from kit.console import progress, size
 from kit.digest import Digest
 from kit.errors import content_error, environment_error
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from kit.project import Project
 
 _HEADROOM = 1 << 19
-_LARGE = 4 << 20
-"""Bytes of a file that is worth a flush of its own, while others are written."""
-_FEW = 200
 _SHOWN = 20
 _BUILD_KEYS = {"key", "lock", "manifest_digest", "engine"}
 
@@ -75,8 +73,18 @@ def load(
     *,
     allow_rollback: bool = False,
     jobs: int = 1,
+    sync: bool = False,
 ) -> Loaded:
     """Verify a bundle and import all of it.
+
+    Args:
+        project: whose home it is imported into.
+        folder: of the bundle.
+        keys: blobs of the keys that may have signed it.
+        allow_rollback: take an older delivery than the last.
+        jobs: threads.
+        sync: wait until the disk has all of it. Without, a power cut soon after may leave files
+            damaged; their users hash them and say so, and the same load replaces them.
 
     Raises:
         KitError: not verified, older than the last one, or the site lacks what a delta needs
@@ -85,6 +93,7 @@ def load(
     """
     report = verifier.check_head(folder, keys)
     index = refuse(report, folder)
+    stacks.check(index)
     home = project.home / "bundles"
     with disk_errors(home), locked(home / "locks" / f"load-{index.name}"):
         last = site.last(project, index.name)
@@ -95,6 +104,8 @@ def load(
         work.stage()
         places = work.commit(required)
         notes = work.notes(places)
+        if sync:
+            os.sync()
         site.remember(project, index, report.signer, places, work.origins)
         shutil.rmtree(work.staging, ignore_errors=True)
     pinned = report.pinned
@@ -115,7 +126,6 @@ class _Loading:
         self.store = Store(project.store)
         self.origins: dict[str, str] = {}
         self.left: dict[str, int] = {}
-        self.are_few = sum(item.size < _LARGE for item in index.items) <= _FEW
 
     def required(self) -> dict[str, Path]:
         """Where what a delta leaves out is at this site, hashed.
@@ -163,15 +173,18 @@ class _Loading:
         self.require_room(sum(item.size for item in needed))
         self.refuse_other_sizes()
         bad: list[str] = []
-        stream = verifier.Stream(self.folder, self.index)
+        items = self.index.items
+        small = [number for number, item in enumerate(items) if item.size < SMALL]
+        large = [number for number, item in enumerate(items) if item.size >= SMALL]
+        large.sort(key=lambda number: -items[number].size)
         with (
+            verifier.Stream(self.folder, self.index) as stream,
             progress(self.index.size, f"load {self.index.name}") as bar,
             ThreadPoolExecutor(self.jobs) as pool,
         ):
-            ordered = sorted(
-                range(len(self.index.items)), key=lambda at: -self.index.items[at].size
-            )
-            batches = verifier.batches(ordered, self.index)
+            # Small ones by one thread, in their order: what they cost is their names, and two
+            # threads that make names in one folder wait for each other.
+            batches = [small, *verifier.batches(large, self.index)]
             tasks = [pool.submit(self.batch, stream, batch, bar.update, bad) for batch in batches]
             tasks.append(pool.submit(self.frames, stream, bad))
             try:
@@ -182,10 +195,6 @@ class _Loading:
                 raise
         if bad:
             self.refuse_damaged()
-        # What is linked below must not be empty after a power cut. Ten thousand small files are
-        # flushed at once: one by one, each would wait for the disk.
-        if not self.are_few:
-            os.sync()
 
     def refuse_other_sizes(self) -> None:
         for part in self.index.parts:
@@ -244,8 +253,6 @@ class _Loading:
                 while rest:
                     rest = rest[os.write(descriptor, rest) :]
             os.fchmod(descriptor, 0o444)  # whatever the umask: containers have another user
-            if item.size >= _LARGE or self.are_few:
-                os.fdatasync(descriptor)
         except verifier.Gap:
             return False
         finally:
@@ -356,28 +363,19 @@ class _Loading:
             found = bounded.json_object(sources[file.sha256], 1 << 20)
             images = {c.manifest for c in self.index.contents if c.kind == "image"}
             digest = str(found.get("manifest_digest")).removeprefix("sha256:")
+            lock = str(found.get("lock"))
             if not found.keys() <= _BUILD_KEYS or digest not in images:
                 raise content_error(f"stack {content.name}: {file.title} is no record of its image")
-            Digest.parse(str(found.get("lock")))
+            Digest.parse(lock)
+            own = stacks.digest_of(self.project, content.name)
+            if own is not None and str(own) != lock:
+                continue  # of another stack than this project's: `notes` tells
             write_json(records.of_stack(self.project, content.name), {**found, "stages": []})
 
     def notes(self, places: Sequence[tuple[Content, Path]]) -> list[str]:
         """What whoever loads should know: locks here that say something else."""
-        from kit.locks import lock as locks
-
-        said = []
-        for content, place in places:
-            if content.kind != "stack":
-                continue
-            carried = locks.load(place / f"{content.name}.lock.yaml").digest
-            known = content.name in self.project.stacks
-            path = self.project.lock_path(content.name) if known else None
-            if path is None or not path.exists() or locks.load(path).digest != carried:
-                said.append(
-                    f"the lock of {content.name} in {self.project.root} is not the bundle's: "
-                    "use the kit of the bundle: ./bootstrap FOLDER"
-                )
-        return said
+        found = [(content.name, place) for content, place in places if content.kind == "stack"]
+        return [note for name, place in found for note in stacks.notes(self.project, name, place)]
 
 
 def _place(source: Path, target: Path) -> None:

@@ -55,8 +55,7 @@ def push(folder: Path, index: Index, target: str, *, jobs: int = 1) -> list[dict
     host, prefix = match.group(1), match.group(2).strip("/")
     items = {item.sha256: item for item in index.items}
     rows = []
-    stream = verifier.Stream(folder, index)
-    with ThreadPoolExecutor(jobs) as pool:
+    with verifier.Stream(folder, index) as stream, ThreadPoolExecutor(jobs) as pool:
         for content in index.contents:
             name = _repository(prefix, content)
             repository = _Repository(host, name, stream, jobs)

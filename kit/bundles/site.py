@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def folder(project: Project, bundle: str, content: Content) -> Path:
     """Where a content lies that is neither an image nor an input of a stack."""
     name = content.name.replace("/", "-").lstrip(".") or "content"
-    return project.home / "bundles" / "content" / bundle / content.kind / name
+    return project.contents / bundle / content.kind / name
 
 
 def last(project: Project, name: str) -> dict[str, Any] | None:

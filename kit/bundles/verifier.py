@@ -625,6 +625,15 @@ class Stream:
         self._folder = folder
         self._index = index
         self._absent = frozenset(absent)
+        # One a thread: of small parts there are more than a process may have open.
+        self._open: dict[int, tuple[str, int]] = {}
+
+    def __enter__(self) -> Stream:  # noqa: PYI034 (Self is newer than Python 3.8)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1][1])
 
     def read(self, offset: int, count: int) -> bytes:
         """Exactly these bytes.
@@ -650,20 +659,28 @@ class Stream:
     ) -> Iterator[memoryview]:
         if part.name in self._absent:
             raise Gap(part)
-        # Opened for each object: of small parts there are more than a process may have open.
-        descriptor = opened(self._folder / part.name)
-        try:
-            while count:
-                found = os.preadv(descriptor, [buffer[:count]], offset)
-                if not found:
-                    raise Gap(part)
-                yield buffer[:found]
-                offset += found
-                count -= found
-        except OSError as error:
-            raise Refused(f"{part.name}: cannot be read: {error.strerror}", 3) from error
-        finally:
-            os.close(descriptor)
+        while count:
+            try:
+                found = os.preadv(self._descriptor(part.name), [buffer[:count]], offset)
+            except OSError as error:
+                raise Refused(f"{part.name}: cannot be read: {error.strerror}", 3) from error
+            if not found:
+                raise Gap(part)
+            yield buffer[:found]
+            offset += found
+            count -= found
+
+    def _descriptor(self, name: str) -> int:
+        """Of a part, for this thread, until it wants another one."""
+        thread = threading.get_ident()
+        last, descriptor = self._open.get(thread, ("", -1))
+        if last != name:
+            if last:
+                del self._open[thread]
+                os.close(descriptor)
+            descriptor = opened(self._folder / name)
+            self._open[thread] = name, descriptor
+        return descriptor
 
     def frame(self, number: int) -> tuple[int, int, bytes]:
         """Offset, length and expected bytes of what stands between an object and the one before.
@@ -856,7 +873,8 @@ class _Check:
                 kind = "truncated" if size < part.size else "altered"
                 self.add(kind, part.name, f"expected {part.size} bytes, found {size}")
                 short.add(part.name)
-        bad = self.hash_all(Stream(self.folder, index, absent), wanted, on_bytes)
+        with Stream(self.folder, index, absent) as stream:
+            bad = self.hash_all(stream, wanted, on_bytes)
         self.tell(index, bad, absent, short)
 
     def hash_all(
@@ -1064,22 +1082,22 @@ def extract(folder: Path, index: Index, name: str, target: Path) -> list[Path]:
     items = {item.sha256: item for item in index.items}
     written = []
     absent = [part.name for part in index.parts if not (folder / part.name).exists()]
-    stream = Stream(folder, index, absent)
-    for file in chosen.files:
-        if file.sha256 not in items:
-            raise Refused(f"{name}: {file.title} is not carried by this delta")
-        item = items[file.sha256]
-        path = target / file.title
-        path.parent.mkdir(parents=True, exist_ok=True)
-        hasher = hashlib.sha256()
-        with path.open("xb") as output:
-            for piece in stream.pieces(item.offset, item.size):
-                hasher.update(piece)
-                output.write(piece)
-        if hasher.hexdigest() != item.sha256:
-            path.unlink()
-            raise Refused(f"{name}: {file.title} is altered")
-        written.append(path)
+    with Stream(folder, index, absent) as stream:
+        for file in chosen.files:
+            if file.sha256 not in items:
+                raise Refused(f"{name}: {file.title} is not carried by this delta")
+            item = items[file.sha256]
+            path = target / file.title
+            path.parent.mkdir(parents=True, exist_ok=True)
+            hasher = hashlib.sha256()
+            with path.open("xb") as output:
+                for piece in stream.pieces(item.offset, item.size):
+                    hasher.update(piece)
+                    output.write(piece)
+            if hasher.hexdigest() != item.sha256:
+                path.unlink()
+                raise Refused(f"{name}: {file.title} is altered")
+            written.append(path)
     return written
 
 

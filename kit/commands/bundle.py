@@ -43,10 +43,10 @@ def run(options: argparse.Namespace) -> int:
 _OPTIONS = {
     "create": (
         *("stack", "example", "model", "dataset", "manifest", "file", "name", "sequence"),
-        *("without_inputs", "without_kit", "part_size", "since", "key", "jobs"),
+        *("without_inputs", "without_kit", "part_size", "since", "key", "jobs", "sync"),
     ),
     "verify": ("key", "jobs", "receipt", "sign_with"),
-    "load": ("key", "jobs", "receipt", "sign_with", "allow_rollback"),
+    "load": ("key", "jobs", "receipt", "sign_with", "allow_rollback", "sync"),
     "list": (),
     "push": ("key", "jobs", "target"),
     "export": ("to",),
@@ -100,7 +100,7 @@ def jobs(given: int | None) -> int:
 
 
 def _create(place: Project, options: argparse.Namespace) -> int:
-    from kit.bundles import create, gather
+    from kit.bundles import create, gather, media
 
     out = Path(options.bundle)
     request = gather.Request(
@@ -120,13 +120,16 @@ def _create(place: Project, options: argparse.Namespace) -> int:
         raise usage_error(f"--sequence {options.sequence}: expected one or more")
     if len(options.key) > 1:
         raise usage_error("--key stands twice: a bundle has one signer")
+    part_size = bytes_of(options.part_size) if options.part_size else create.DEFAULT_PART_SIZE
+    media.refuse_large_parts(out, part_size)
     settings = create.Settings(
         name=name,
-        part_size=bytes_of(options.part_size) if options.part_size else create.DEFAULT_PART_SIZE,
+        part_size=part_size,
         since=_since(options.since),
         sequence=options.sequence,
         key=Path(options.key[0]) if options.key else None,
         jobs=jobs(options.jobs),
+        sync=options.sync,
     )
     watch = Stopwatch()
     made = create.create(place, gather.gather(place, request), out, settings)
@@ -203,6 +206,7 @@ def _load(place: Project, options: argparse.Namespace) -> int:
         keys,
         allow_rollback=options.allow_rollback,
         jobs=jobs(options.jobs),
+        sync=options.sync,
     )
     index = loaded.index
     if options.receipt:
@@ -249,11 +253,17 @@ def _list(place: Project, options: argparse.Namespace) -> int:
             envelope("bundle", ok=True, bundles=[{key: one[key] for key in keys} for one in found])
             return ExitCode.OK
         rows = [
-            [f"{one['name']} {one['sequence']}", item["kind"], item["name"], item["path"]]
+            [
+                f"{one['name']} {one['sequence']}",
+                item["kind"],
+                item["name"],
+                item["manifest"][:12],
+                item["path"],
+            ]
             for one in found
             for item in one["contents"]
         ]
-        result(table(rows, ["BUNDLE", "KIND", "NAME", "WHERE"]))
+        result(table(rows, ["BUNDLE", "KIND", "NAME", "DIGEST", "WHERE"]))
         return ExitCode.OK
     path = Path(options.bundle)
     path = path / verifier.INDEX if path.is_dir() else path

@@ -86,11 +86,12 @@ def _places(item: Recipe | Program, stacks: list[Stack]) -> str:
     if not names and isinstance(item, Recipe):
         names = [stack.name for stack in stacks if stack.able_with_model(item)]
     if not names:
-        nodes = f": {item.run.nodes} nodes" if isinstance(item, Recipe) and item.run.nodes else ""
-        return f"plan only{nodes}"
+        return "plan only"
     kinds: dict[str, list[str]] = {}
     for name in names:
         kinds.setdefault(name.partition("-")[0], []).append(name)
     shown = ", ".join(_range(kind) for kind in kinds.values())
     needed = places.options(item, stacks)
-    return f"{shown}; {needed}" if needed else shown
+    nodes = (item.run.nodes or 1) if isinstance(item, Recipe) else 1
+    job = f"kit slurm: {nodes} nodes" if nodes > 1 else ""
+    return "; ".join(part for part in (shown, needed, job) if part)

@@ -38,7 +38,7 @@ _SHOWN = 12
 
 def run(options: argparse.Namespace) -> int:
     """Print kind, versions, details and problems; exit 4 for what is damaged or unknown."""
-    found = report.of(options.path, project.find)
+    found = report.of(options.path, project.find, options.more)
     if options.json:
         envelope(
             "inspect",
@@ -102,7 +102,9 @@ def _facts(details: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 _OPENED = frozenset({"config", "parallelism", "limits", "rehearsal", "match"})
-_HIDDEN = frozenset({"path", "folder", "reference", "schema", "stem", "expected", "families"})
+_HIDDEN = frozenset(
+    {"path", "folder", "reference", "schema", "stem", "expected", "families", "contents", "parts"}
+)
 
 
 def _listed(values: list[Any]) -> str:

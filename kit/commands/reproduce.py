@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> int:
     """Reproduce, report; exit 4 below the level asked for, or without one if any has failed."""
     required = ladder.parse(options.require) if options.require else None
+    tolerance = _tolerance(options.tolerance)
     path = record.locate(Path(options.manifest))
     manifest = record.read(path)
     config = Path(options.config) if options.config else None
@@ -37,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
         Gpus.parse(options.gpus) if options.gpus is not None else None,
         Path(options.output).absolute() if options.output else None,
         allow_pickle=options.allow_pickle,
+        tolerance=tolerance,
     )
     if options.report:
         write_bytes(Path(options.report), page.page(found, required).encode())
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         content = found.to_dict()
         asked = str(required) if required else None
-        envelope("reproduce", ok=is_good, required=asked, **content)
+        envelope("reproduce", ok=is_good, required=asked, tolerance=tolerance, **content)
         return ExitCode.OK if is_good else ExitCode.CONTENT
     result(text.text(found))
     if not is_good and required is not None:
@@ -58,6 +60,16 @@ def run(options: argparse.Namespace) -> int:
             hint=f"kit manifest diff {path} {found.again_path}" if found.again_path else None,
         )
     return ExitCode.OK if is_good else ExitCode.CONTENT
+
+
+def _tolerance(given: float | None) -> float | None:
+    """The share of the largest logit that is asked for (exit 2 if it is none)."""
+    if given is not None and not 0 <= given <= 1:
+        raise usage_error(
+            f"--tolerance {given:g}: expected a share of the largest logit, 0 to 1",
+            hint="kit reproduce MANIFEST --tolerance 0.01",
+        )
+    return given
 
 
 def _receipt(path: Path, key: str | None) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
         wheel=_path(options, "wheel"),
         manifest=_path(options, "manifest"),
         lock=_path(options, "lock"),
+        bundle=_path(options, "bundle"),
         host=options.host,
         host_facts=_path(options, "host_facts"),
         gpu=options.gpu,

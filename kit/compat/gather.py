@@ -53,6 +53,7 @@ class Request:
     wheel: Path | None = None
     manifest: Path | None = None
     lock: Path | None = None
+    bundle: Path | None = None
     host: bool = False
     host_facts: Path | None = None
     gpu: str | None = None
@@ -74,7 +75,7 @@ def gather(project: Project, request: Request) -> Facts:
             "nothing to compare: name a release, a container, an engine, an image, a host …",
             hint="kit verify-compat --release 0.16.0 --triton 24.12",
         )
-    manifest_path, manifest = _manifest(request.manifest)
+    manifest_path, manifest = _manifest(request)
     repository = _given(_repository, request.model_repository)
     host, host_where = _host(project, request)
     return Facts(
@@ -203,7 +204,18 @@ def _wheel(path: Path) -> WheelContents:
     return wheel.look(path)
 
 
-def _manifest(path: Path | None) -> tuple[str, Manifest | None]:
+def _manifest(request: Request) -> tuple[str, Manifest | None]:
+    path = request.manifest
+    if path is None and request.bundle is not None:
+        from kit.artifacts import bundle
+
+        found_in = bundle.records(request.bundle)
+        if not found_in.manifests and not found_in.locks:
+            raise usage_error(
+                f"{request.bundle}: no record of a run and no lock in it that is carried and here",
+                hint=f"kit inspect {request.bundle}",
+            )
+        return _single(request.bundle, found_in.manifests, "--manifest") or ("", None)
     if path is None:
         return "", None
     from kit.manifests import record
@@ -212,8 +224,28 @@ def _manifest(path: Path | None) -> tuple[str, Manifest | None]:
     return str(found), record.read(found)
 
 
+def _single(bundle: Path, found: tuple[tuple[str, _T], ...], option: str) -> tuple[str, _T] | None:
+    """The one record of its kind in a bundle; None where there is none.
+
+    Raises:
+        KitError: there are several, and nobody said which (exit 2).
+    """
+    if len(found) > 1:
+        raise usage_error(
+            f"{bundle}: several that {option} could mean: "
+            + ", ".join(where for where, _ in found),
+            hint=f"kit bundle load {bundle}, then {option} FILE",
+        )
+    return found[0] if found else None
+
+
 def _lock(project: Project, request: Request) -> LockFile | None:
     path = request.lock or (project.lock_path(request.stack) if request.stack else None)
+    if path is None and request.bundle is not None:
+        from kit.artifacts import bundle
+
+        single = _single(request.bundle, bundle.records(request.bundle).locks, "--lock")
+        return LockFile(*single) if single else None
     if path is None:
         return None
     from kit.locks import lock

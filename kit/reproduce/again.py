@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kit.bundles import stacks
 from kit.digest import Digest
 from kit.errors import ExitCode, KitError, usage_error
 from kit.examples import catalogue
@@ -106,7 +107,9 @@ def image_of(project: Project, manifest: Manifest) -> BuiltImage:
     layout = Layout(project.images)
     digest = Digest.parse(manifest.image.manifest_digest)
     if not layout.blob(digest).exists():
-        return build.built(project, manifest.stack)
+        return build.built(
+            stacks.project_with(project, manifest.stack, manifest.lock), manifest.stack
+        )
     image = layout.image(digest, manifest.stack)
     lock = Digest.parse(image.labels.get(LOCK_LABEL, manifest.lock))
     return BuiltImage(manifest.stack, lock, digest, image.image_id, image.labels)
@@ -122,6 +125,7 @@ def reproduce(
     output: Path | None = None,
     *,
     allow_pickle: bool = False,
+    tolerance: float | None = None,
 ) -> Reproduction:
     """Run a manifest's example again with the network off, and compare level by level.
 
@@ -134,6 +138,7 @@ def reproduce(
         gpus: None for as many as the manifest had.
         output: folder of the new run, instead of one below the project's runs.
         allow_pickle: the model may have weights that are pickles.
+        tolerance: share of the largest logit that a logit may be off; None for that of its type.
 
     Raises:
         KitError: the host cannot (exit 3), or the request makes no sense (exit 2). A step that
@@ -142,6 +147,9 @@ def reproduce(
     path = record.locate(path)
     manifest = record.read(path)
     recorded = side.of_run(manifest, path.parent)
+    runs = output or project.runs / FOLDER
+    # A stack of the sender's own, or of another state than this project's.
+    project = stacks.project_with(project, manifest.stack, manifest.lock)
     site = inputs.of_site(project, manifest, image.manifest_digest)
     digest = Digest.of_file(path)
     chosen = _gpus(manifest) if gpus is None else gpus
@@ -154,7 +162,7 @@ def reproduce(
             image,
             example,
             manifest.release,
-            output or project.runs / FOLDER,
+            runs,
             chosen,
             Choices(only=names, allow_pickle=allow_pickle),
         )
@@ -166,7 +174,7 @@ def reproduce(
             path, digest, manifest, None, None, stopped(recorded, site, problem), problem
         )
     again = record.read(new)
-    ladder = compare(recorded, side.of_run(again, new.parent), site)
+    ladder = compare(recorded, side.of_run(again, new.parent), site, tolerance)
     return Reproduction(path, digest, manifest, new, again, ladder)
 
 

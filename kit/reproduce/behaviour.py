@@ -1,10 +1,11 @@
-"""L6 and L7, what the engine does: the tokens it gives, and how well it does by its scores."""
+"""L6 and L7, what the engine does: the tokens it gives, its logits, how well it does by scores."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.reproduce.ladder import LEVELS, Difference, Rung
+from kit.reproduce import logits
+from kit.reproduce.ladder import LEVELS, Difference, Measured, Rung
 from kit.reproduce.side import digest
 
 if TYPE_CHECKING:
@@ -50,20 +51,49 @@ def _without_tokens(first: Side, files: list[Difference]) -> Rung:
     return Rung(level, "passed", "what it wrote is the same", (f"{count} files",))
 
 
-def within_bounds(first: Manifest, second: Manifest, tokens: Rung) -> Rung:
-    """L7: scores against recorded ones; the same tokens are within any bounds."""
+def within_bounds(first: Side, second: Side, tokens: Rung, tolerance: float | None = None) -> Rung:
+    """L7: logits and scores against recorded ones; the same tokens are within any bounds.
+
+    Args:
+        first: the record.
+        second: the new run.
+        tokens: what L6 has found.
+        tolerance: share of the largest logit that a logit may be off; None for that of its type.
+    """
     level = LEVELS[7]
-    recorded, found = _scores(first), _scores(second)
-    if not recorded:
-        if tokens.state == "passed":
-            reason = "the tokens are the same (L6); the record has no score to measure besides"
-            return Rung(level, "passed", reason)
-        return Rung(
-            level,
-            "unchecked",
-            "the record has neither scores nor logits to hold anything against; an example with "
-            "`evaluate` records ROUGE and perplexity",
+    subjects = {
+        "logits": logits.compare(first, second, tolerance),
+        "scores": _against_bounds(first.manifest, second.manifest),
+    }
+    evidence = tuple(line for found in subjects.values() for line in found.evidence)
+    gaps = tuple(line for found in subjects.values() for line in found.gaps)
+    differences = tuple(item for found in subjects.values() for item in found.differences)
+    if differences:
+        bad = " and ".join(name for name, found in subjects.items() if found.differences)
+        reason = f"{bad} out of bounds"
+        return Rung(level, "failed", reason, (*evidence, *gaps), differences)
+    good = [name for name, found in subjects.items() if found.evidence]
+    if good:
+        reason = f"rests on {' and '.join(good)}, which are within their bounds"
+        return Rung(level, "passed", reason, (*evidence, *gaps))
+    if gaps:
+        return Rung(level, "unchecked", "; ".join(gaps))
+    if tokens.state == "passed":
+        reason = (
+            "rests on the tokens, which are the same (L6); the record has neither logits nor a "
+            "score to measure besides"
         )
+        return Rung(level, "passed", reason)
+    reason = (
+        "the record has neither scores nor logits to hold anything against; an example with "
+        "`evaluate` records ROUGE and perplexity, one with `gather_logits` its logits"
+    )
+    return Rung(level, "unchecked", reason)
+
+
+def _against_bounds(first: Manifest, second: Manifest) -> Measured:
+    """Scores against those of the record and the bounds that it has."""
+    recorded, found = _scores(first), _scores(second)
     differences, evidence, gaps = [], [], []
     for key, one in recorded.items():
         other = found.get(key)
@@ -86,12 +116,7 @@ def within_bounds(first: Manifest, second: Manifest, tokens: Rung) -> Rung:
             evidence.append(shown if bounds else f"{key}: {other.value:g}, the same")
         else:
             gaps.append(f"{key}: {one.value:g} → {other.value:g}, without a bound in the record")
-    if differences:
-        reason = "a score is out of bounds"
-        return Rung(level, "failed", reason, (*evidence, *gaps), tuple(differences))
-    if gaps and not evidence:
-        return Rung(level, "unchecked", "; ".join(gaps))
-    return Rung(level, "passed", "all scores are within their bounds", (*evidence, *gaps))
+    return Measured(tuple(evidence), tuple(gaps), tuple(differences))
 
 
 def _scores(manifest: Manifest) -> dict[str, Evaluation]:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from kit.reproduce.side import Side
 
 
-def compare(recorded: Side, again: Side, site: Site) -> Ladder:
-    """Hold a run against its record, level by level."""
+def compare(recorded: Side, again: Side, site: Site, tolerance: float | None = None) -> Ladder:
+    """Hold a run against its record, level by level; `tolerance` is that of logits."""
     here = platform.compare(recorded.manifest, again.manifest)
     backend = structure.backend(again)
     claimable = platform.claimable(here, backend)
@@ -27,7 +27,7 @@ def compare(recorded: Side, again: Side, site: Site) -> Ladder:
         here,
         structure.structure(recorded, again),
         tokens,
-        behaviour.within_bounds(recorded.manifest, again.manifest, tokens),
+        behaviour.within_bounds(recorded, again, tokens, tolerance),
         structure.same_bytes(
             recorded,
             again,

@@ -49,7 +49,7 @@ LEVELS = (
         5, "same structure", "the engine's parts are equal, as far as a file shows them", _INPUTS
     ),
     Level(6, "same tokens", "the engine says the same, token for token", _INPUTS),
-    Level(7, "same within bounds", "scores are within the bounds that the record has", _INPUTS),
+    Level(7, "same within bounds", "logits and scores are within their bounds", _INPUTS),
     Level(8, "same bytes", "the engine files are bit-identical", (*_INPUTS, 6)),
 )
 
@@ -75,6 +75,15 @@ class Difference:
         shown = (value if value is not None else "absent" for value in (self.recorded, self.found))
         text = f"{self.what}: {' → '.join(shown)}"
         return f"{text} ({self.note})" if self.note else text
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What measuring gave: what is within its bounds, what nobody can say, what is out of them."""
+
+    evidence: tuple[str, ...]
+    gaps: tuple[str, ...]
+    differences: tuple[Difference, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The main job whole: a delivery crosses the air gap and is made again where there is no route.
 
 Connected side and site have nothing in common but the folder of the bundle: another KIT_HOME, other
-storage of the engine, and a network namespace with nothing in it. `make airgap-test` keeps what the
-site has written, to be looked at.
+storage of the engine, and a network namespace with nothing in it. With Podman the stack is the
+sender's own, in a project that the site has not; with Docker it is one that both have. `make
+airgap-test` keeps what the site has written, to be looked at.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from kit.locks import intent, lock
 from tests.conftest import ROOT
 from tests.integration.conftest import kit, private
 
 pytestmark = pytest.mark.engine
 
 KEPT = "KIT_AIRGAP_FOLDER"
+OWN = "mine"
 EXAMPLE, RELEASE = "gpt2-tiny-tp2", "0.9.0"
 
 
@@ -61,18 +64,47 @@ def keys(scratch, selected, missing):
 
 
 @pytest.fixture(scope="module")
-def bundle(selected, home, scratch, keys):
+def stack(selected):
+    """What is sent."""
+    return OWN if selected["KIT_ENGINE"] == "podman" else "rehearsal"
+
+
+@pytest.fixture(scope="module")
+def project(scratch, selected, stack):
+    """The sender's: its own one has one stack, the rehearsal by another name, its family too."""
+    if stack != OWN:
+        return ROOT
+    root = scratch / f"own-{selected['KIT_ENGINE']}"
+    ignored = shutil.ignore_patterns("__pycache__", ".*")
+    shutil.copytree(ROOT / "dockerfiles" / "rehearsal", root / "dockerfiles" / OWN, ignore=ignored)
+    for name in ("kit/data/cli.json", "kit/examples/models/gpt2-tiny"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, root / name)
+    text = (ROOT / "lockfiles" / "rehearsal.yaml").read_text()
+    for key in ("stack", "family"):
+        text = text.replace(f"\n{key}: rehearsal", f"\n{key}: {OWN}", 1)
+    path = root / "lockfiles" / f"{OWN}.yaml"
+    path.parent.mkdir()
+    path.write_text(text)
+    known = lock.load(ROOT / "lockfiles" / "rehearsal.lock.yaml")
+    renamed = replace(known, stack=OWN, intent=intent.load(path).digest)
+    renamed.write(path.with_suffix(".lock.yaml"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def bundle(selected, home, scratch, keys, project, stack):
     """What the connected side sends: a stack with all its inputs, and a run."""
-    environment = selected | {"KIT_HOME": str(home)}
-    done = kit("build", "rehearsal", "--quiet", env=environment)
+    environment = selected | {"KIT_HOME": str(home), "KIT_ROOT": str(project)}
+    done = kit("build", stack, "--quiet", env=environment)
     assert done.returncode == 0, done.stderr
     runs = scratch / f"sent-{selected['KIT_ENGINE']}"
-    arguments = ("--stack", "rehearsal", "--release", RELEASE, "--output", str(runs))
+    arguments = ("--stack", stack, "--release", RELEASE, "--output", str(runs))
     done = kit("run", EXAMPLE, *arguments, env=environment)
     assert done.returncode == 0, done.stderr
     manifest = done.stdout.splitlines()[-1]
     out = scratch / f"bundle-{selected['KIT_ENGINE']}"
-    arguments = ("--stack", "rehearsal", "--manifest", manifest, "--key", str(keys / "sender"))
+    arguments = ("--stack", stack, "--manifest", manifest, "--key", str(keys / "sender"))
     done = kit("bundle", "create", str(out), *arguments, "--without-kit", env=environment)
     assert done.returncode == 0, done.stderr
     return out
@@ -91,7 +123,7 @@ def site(selected, scratch, keys, bundle, missing):
         yield Site(folder, {**engine, "KIT_HOME": str(folder / "home")})
 
 
-def test_a_delivery_crosses_the_gap_and_is_made_again(site, bundle, keys, scratch, selected, home):
+def test_a_delivery_crosses_the_gap_and_is_made_again(site, bundle, keys, stack, selected, home):
     assert site.run("ip", "route").stdout == ""
     assert site.run("ip", "-o", "link").stdout.count("\n") == 1  # its own loopback, down
 
@@ -103,11 +135,19 @@ def test_a_delivery_crosses_the_gap_and_is_made_again(site, bundle, keys, scratc
     signing = ("--receipt", receipt, "--sign-with", keys / "site")
     done = site.kit("bundle", "load", bundle, *signing, "--json")
     assert done.returncode == 0, done.stderr
+    assert (f"stack {stack} came with the bundle" in done.stderr) == (stack == OWN)
     contents = json.loads(done.stdout)["contents"]
     (run,) = [Path(row["path"]) for row in contents if row["kind"] == "run"]
 
     done = site.kit("manifest", "verify", run)
     assert done.returncode == 0, done.stdout
+
+    # The image is what its stack would give here, too: nothing is left to be built.
+    (image,) = [row["manifest"] for row in contents if row["kind"] == "image"]
+    done = site.kit("build", stack, "--json")
+    assert done.returncode == 0, done.stderr
+    built = json.loads(done.stdout)
+    assert (built["manifest_digest"], built["was_current"]) == (image, True)
 
     asked = ("--require", "L8", "--report", report, "--output", site.folder / "runs")
     done = site.kit("reproduce", run, *asked, *signing)

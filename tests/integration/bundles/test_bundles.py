@@ -142,6 +142,18 @@ def test_everything_goes_into_a_registry(place, data, tmp_path, registry, auth, 
     assert push.push(tmp_path / "out", index, target) == rows
 
 
+def test_an_oras_client_pulls_what_was_pushed(place, data, tmp_path, registry):
+    """A client of the ORAS project, in Python: every file by its path, every byte."""
+    client = pytest.importorskip("oras.client", reason="the package oras is not installed")
+    making.make(place, tmp_path / "out", data)
+    (row,) = push.push(tmp_path / "out", making.index_of(tmp_path / "out"), f"{registry.host}/kit")
+    found = client.OrasClient(hostname=registry.host, insecure=True)
+    manifest = found.get_manifest(row["reference"])
+    assert manifest["artifactType"] == "application/vnd.trtllm-kit.file.v1"
+    found.pull(target=row["reference"], outdir=str(tmp_path / "pulled"))
+    assert making.tree(tmp_path / "pulled") == making.tree(data)
+
+
 def test_a_delta_goes_where_its_base_is(place, data, tmp_path, registry):
     making.make(place, tmp_path / "one", data)
     base = making.index_of(tmp_path / "one")
@@ -219,6 +231,40 @@ def test_a_medium_that_cannot_be_written_is_read(place, data, disk, tmp_path):
     with pytest.raises(KitError, match="may not write") as caught:
         making.make(place, disk / "other", data)
     assert caught.value.exit_code == ExitCode.ENVIRONMENT
+
+
+def test_a_fat32_medium_carries_it_over(place, data, tmp_path, missing):
+    """Written to a FAT32 image and read from it again by other programs than the kernel."""
+    if not shutil.which("mcopy") or not shutil.which("mkfs.fat"):
+        missing("mtools or dosfstools are not installed")
+    key = making.key(tmp_path)
+    settings = create.Settings("test", part_size=500_000, key=key)
+    made = making.make(place, tmp_path / "out", data, settings=settings)
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len({name.casefold() for name in names}) == len(names)
+    medium = tmp_path / "medium"
+    size = str(34 << 10)  # KiB: the smallest that mkfs.fat makes a FAT32 of
+    subprocess.run(["mkfs.fat", "-F", "32", "-C", medium, size], check=True, capture_output=True)
+    own = {**os.environ, "MTOOLS_SKIP_CHECK": "1"}
+
+    def mtools(*words):
+        argv = [words[0], "-i", str(medium), *map(str, words[1:])]
+        done = subprocess.run(argv, env=own, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    mtools("mcopy", "-s", tmp_path / "out", "::/BUNDLE")
+    assert sorted(mtools("mdir", "-b", "::/bundle").split()) == sorted(
+        f"::/bundle/{name}" for name in names
+    )
+    mtools("mcopy", "-s", "-n", "::/bundle", tmp_path / "back")
+    assert making.content_of(tmp_path / "back") == making.content_of(tmp_path / "out")
+    words = [sys.executable, "-I", tmp_path / "back" / "verify.py", "--key", f"{key}.pub"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert made.identity in done.stdout
+    there = making.project(tmp_path / "site")
+    ((_, where),) = making.take(there, tmp_path / "back", making.blob(key)).places
+    assert making.tree(where) == making.tree(data)
 
 
 def test_a_disk_with_a_limit_on_files_as_fat32_has(data, tmp_path):

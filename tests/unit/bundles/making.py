@@ -87,6 +87,15 @@ def killed(action, seconds):
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
+class Failed(Exception):
+    """What `fail` raises."""
+
+
+def fail(*arguments, **options):
+    """Stands for something that does not get to its end."""
+    raise Failed
+
+
 def take(place, folder, *keys, **options):
     """Load a bundle."""
     return load.load(place, folder, list(keys), jobs=2, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -28,10 +29,11 @@ def data(tmp_path):
     return making.noise(tmp_path / "data", SIZES)
 
 
-@pytest.fixture(autouse=True, params=[1, 1 << 20], ids=["at once", "before"])
+@pytest.fixture(autouse=True, params=[0, 1 << 40], ids=["at once", "before"])
 def hashed(request, monkeypatch):
-    """Files are hashed while parts are written, or before."""
-    monkeypatch.setattr(draft, "LATE", request.param)
+    """Files are hashed while parts are written, as more than fits into memory is, or before."""
+    monkeypatch.setattr(draft, "LATE", 1)
+    monkeypatch.setattr(create, "_memory", lambda: request.param)
 
 
 def settings(**options):
@@ -86,6 +88,55 @@ def test_nothing_is_done_when_nothing_has_changed(tmp_path, place, data):
     again = making.make(place, tmp_path / "out", data)
     assert again.was_there
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_what_a_power_cut_took_is_found(tmp_path, place, data, monkeypatch, sync):
+    """Without `sync` a bundle is looked at once more when the host has been started again."""
+    making.make(place, tmp_path / "out", data, settings=settings(sync=sync))
+    hashed = []
+    real = Digest.of_file
+    monkeypatch.setattr(Digest, "of_file", lambda path: hashed.append(path.name) or real(path))
+    assert making.make(place, tmp_path / "out", data).was_there
+    assert hashed == []
+    monkeypatch.setattr(create, "_boot", lambda: "another")
+    assert making.make(place, tmp_path / "out", data).was_there
+    parts = sorted(path.name for path in (tmp_path / "out").glob("part-*"))
+    assert sorted(hashed) == ([] if sync else parts)
+    hashed.clear()
+    assert making.make(place, tmp_path / "out", data).was_there
+    assert hashed == []
+
+
+def test_a_part_that_a_power_cut_emptied_is_named(tmp_path, place, data, monkeypatch):
+    made = making.make(place, tmp_path / "out", data)
+    part = tmp_path / "out" / "part-0002"
+    part.write_bytes(bytes(part.stat().st_size))
+    mark = next((place.home / "bundles" / "made").iterdir())
+    known = json.loads(mark.read_bytes())
+    # On some file systems the file has its size and times, and zeros.
+    [row] = [row for row in known["files"] if row[0] == part.name]
+    row[1:] = create.mark_of(part.lstat())[1:4]
+    mark.write_text(json.dumps(known))
+    assert making.make(place, tmp_path / "out", data).was_there
+    monkeypatch.setattr(create, "_boot", lambda: "another")
+    with pytest.raises(KitError, match=f"part-0002: damaged.*{made.parts[1].sha256}") as caught:
+        making.make(place, tmp_path / "out", data)
+    assert caught.value.exit_code == 4
+
+
+def test_a_part_that_was_lost_with_its_memory_is_written_again(tmp_path, place, data, monkeypatch):
+    making.make(place, tmp_path / "calm", data)
+    monkeypatch.setattr(create._Writing, "write_beside", making.fail)
+    with pytest.raises(making.Failed):
+        making.make(place, tmp_path / "out", data)
+    monkeypatch.undo()
+    part = tmp_path / ".out.partial" / "part-0003"
+    part.write_bytes(bytes(part.stat().st_size))
+    making.make(place, tmp_path / "out", data)
+    assert making.content_of(tmp_path / "out").items() >= {
+        (path.name, path.read_bytes()) for path in (tmp_path / "calm").glob("part-*")
+    }
 
 
 def test_another_content_does_not_replace_a_bundle(tmp_path, place, data):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import zipfile
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -217,6 +219,46 @@ def test_other_tools_get_every_file_with_its_digest(bundle):
                 assert row["shasum"] == Digest.of_bytes(content).hex
         else:
             assert found["apiVersion"] == "content.hauler.cattle.io/v1"
+            names = {row["name"]: row["path"] for row in rows}
+            assert names["trtllm-kit-test-1/part-0001"] == str(bundle / "part-0001")
+
+
+def test_a_hauler_path_is_an_address(bundle):
+    moved = bundle.rename(bundle.with_name("a #1? 50%"))
+    rows = json.loads(export.hauler(moved, making.index_of(moved)))["spec"]["files"]
+    for row in rows:
+        address = urlsplit(row["path"])
+        assert (address.scheme, address.query, address.fragment) == ("", "", "")
+        assert Path(unquote(address.path)).is_file()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"no newline at its end " * 3000,
+        b"a line\r\n" * 3000,
+        b"###ZARF_REGISTRY###\n" + b"a line\n" * 3000,
+        b"x" * (1 << 20) + b"\n",
+    ],
+    ids=["no newline", "carriage return", "a template", "a long line"],
+)
+def test_a_part_that_zarf_would_rewrite_is_refused(place, tmp_path, text):
+    """As a part in the middle of a large text is."""
+    (tmp_path / "log.txt").write_bytes(text * 3)
+    size = len(text)
+    making.make(
+        place, tmp_path / "out", tmp_path / "log.txt", settings=create.Settings("x", part_size=size)
+    )
+    with pytest.raises(KitError, match="part-0002: begins and ends in text") as caught:
+        export.zarf(tmp_path / "out", making.index_of(tmp_path / "out"))
+    assert caught.value.exit_code == 4
+
+
+def test_text_that_comes_back_as_it_was_is_exported(place, tmp_path):
+    (tmp_path / "log.txt").write_bytes(b"a line of 16 by\n" * 4096)
+    settings = create.Settings("x", part_size=8192)
+    making.make(place, tmp_path / "out", tmp_path / "log.txt", settings=settings)
+    assert "part-0003" in export.zarf(tmp_path / "out", making.index_of(tmp_path / "out"))
 
 
 def test_the_kits_own_wheels_are_locked_for_every_python():
