@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.files import disk_errors
@@ -70,5 +71,6 @@ def of(kind: str, title: str, role: str, head: Callable[[], bytes]) -> str | Non
 def _head(entry: Entry) -> bytes:
     if isinstance(entry.source, bytes):
         return entry.source[:4]
-    with disk_errors(entry.source), entry.source.open("rb") as stream:
+    path = Path(entry.source)
+    with disk_errors(path), path.open("rb") as stream:
         return stream.read(4)

@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kit.images.oci import INDEX, MANIFEST, NAME
@@ -31,17 +30,17 @@ class Entry:
     Attributes:
         title: its path in the content.
         role: what it is for.
-        source: a file of this host, or the content itself.
+        source: path of a file of this host (no `Path`: there are ten thousand), or the content.
         claimed: the digest that it must have, where that is known.
     """
 
     title: str
     role: str
-    source: Path | bytes
+    source: str | bytes
     claimed: Digest | None = None
 
     def __str__(self) -> str:
-        return str(self.source) if isinstance(self.source, Path) else self.title
+        return self.source if isinstance(self.source, str) else self.title
 
 
 @dataclass(frozen=True, slots=True)

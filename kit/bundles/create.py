@@ -10,8 +10,6 @@ in it, so that what a power cut took is found, here by the next run and at the s
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -24,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import kit
 from kit import files
-from kit.bundles import draft, fingerprint, sign, verifier
+from kit.bundles import draft, fingerprint, parts, sign, verifier
 from kit.bundles.fingerprint import Memory, Print, batches, mark_of
 from kit.bundles.plan import Plan, plan, refuse_too_much
 from kit.bundles.verifier import Part, part_name
@@ -34,9 +32,8 @@ from kit.errors import content_error, environment_error, usage_error
 from kit.files import disk_errors, locked, write_bytes, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from concurrent.futures import Future
-    from io import FileIO
 
     from kit.bundles.contents import Content
     from kit.bundles.fingerprint import Mark
@@ -47,8 +44,6 @@ DEFAULT_PART_SIZE = 4_000_000_000
 """Bytes: below what FAT32 and most scanners for malware take."""
 _JOURNAL = ".journal"
 _HEADROOM = 1 << 19
-_GATHERED = 1 << 18
-"""Bytes of pieces that are written together."""
 BOOTSTRAP = Path(__file__).with_name("bootstrap.sh")
 
 
@@ -135,7 +130,7 @@ class _Writing:
                 entry.source
                 for content in contents
                 for entry in content.all_entries
-                if isinstance(entry.source, Path)
+                if isinstance(entry.source, str)
             )
         )
         self.stamp = self.stamped()
@@ -149,7 +144,7 @@ class _Writing:
             rows.append([content.kind, content.name, content.stack, content.why])
             for entry in content.all_entries:
                 source = entry.source
-                if isinstance(source, Path):
+                if isinstance(source, str):
                     # Making a hard link changes the last of the times.
                     state: Any = self.marks[source][:4]
                 else:
@@ -159,10 +154,10 @@ class _Writing:
 
     def run(self) -> Made:
         finished = self.resume()
-        plan_, parts = self.write(finished)
+        plan_, written = self.write(finished)
         sequence = self.settings.sequence or self.next_sequence(plan_)
         rows = [
-            (verifier.part_name(number), length, parts[number])
+            (verifier.part_name(number), length, written[number])
             for number, length in enumerate(plan_.part_sizes, 1)
         ]
         text = plan_.text(sequence, rows)
@@ -199,8 +194,8 @@ class _Writing:
         """The bundle that is there already, if it is this one and nobody has touched it."""
         known = _read(self.mark)
         try:
-            parts = tuple(Part(*row) for row in known["made"]["parts"])
-            made = Made(**{**known["made"], "parts": parts, "folder": self.out, "was_there": True})
+            rows = tuple(Part(*row) for row in known["made"]["parts"])
+            made = Made(**{**known["made"], "parts": rows, "folder": self.out, "was_there": True})
         except (KeyError, TypeError):
             made = None
         wanted = self.settings.sequence
@@ -311,7 +306,7 @@ class _Writing:
         known = {path: memory.find(mark) for path, mark in self.marks.items()}
         prints = {path: found for path, found in known.items() if found is not None}
         unknown = {path: mark for path, mark in self.marks.items() if path not in prints}
-        late: dict[Path, Mark] = {}
+        late: dict[str, Mark] = {}
         if sum(mark[2] for mark in unknown.values()) > _memory() and not self.settings.since:
             late = draft.distinct(self.marks, unknown)
         stand_ins = draft.stand_ins(self.contents, late)
@@ -345,7 +340,9 @@ class _Writing:
                         if sha256 in names and sha256 not in hashes:
                             hashes[sha256] = pool.submit(memory.hash, names[sha256], bar.update)
                     if (not late or start >= rough.derived_end) and number not in done:
-                        task = pool.submit(self.write_part, rough, number, bar.update, digest_of)
+                        task = pool.submit(
+                            parts.write, rough, number, self.folder, bar.update, digest_of
+                        )
                         writes.append((number, task))
                 self.record(writes, done)
                 prints |= {names[sha256]: task.result() for sha256, task in hashes.items()}
@@ -354,14 +351,18 @@ class _Writing:
                 draft.refuse_other(rough, plan_, digest_of)
                 missing = [n for n in range(1, len(plan_.part_sizes) + 1) if n not in done]
                 self.record(
-                    [(n, pool.submit(self.write_part, plan_, n, bar.update)) for n in missing], done
+                    [
+                        (n, pool.submit(parts.write, plan_, n, self.folder, bar.update))
+                        for n in missing
+                    ],
+                    done,
                 )
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return plan_, done
 
-    def planned(self, prints: Mapping[Path, Print]) -> Plan:
+    def planned(self, prints: Mapping[str, Print]) -> Plan:
         settings = self.settings
         return plan(settings.name, self.contents, prints, settings.part_size, settings.since)
 
@@ -383,51 +384,6 @@ class _Writing:
                 f"{size(free)} are free",
                 hint=f"df -h {self.out.parent}",
             )
-
-    def write_part(
-        self,
-        plan_: Plan,
-        number: int,
-        on_bytes: Callable[[int], object],
-        digest_of: Callable[[str], str] = str,
-    ) -> str:
-        start, end = draft.ranges(plan_)[number - 1]
-        path = self.folder / verifier.part_name(number)
-        temporary = path.with_suffix(".new")
-        hasher = hashlib.sha256()
-        with self.part_errors(path), temporary.open("wb", buffering=0) as stream:
-            small = bytearray()  # headers and the like; what is large is not copied once more
-            for piece in plan_.pieces(start, end, digest_of):
-                if len(piece) < _GATHERED:
-                    small += piece
-                    if len(small) < _GATHERED:
-                        continue
-                    piece = b""  # noqa: PLW2901 (it is in `small`)
-                hasher.update(small)
-                hasher.update(piece)
-                _write(stream, small, piece)
-                on_bytes(len(small) + len(piece))
-                small = bytearray()
-            hasher.update(small)
-            _write(stream, small)
-            on_bytes(len(small))
-            temporary.rename(path)
-            return hasher.hexdigest()
-
-    @contextlib.contextmanager
-    def part_errors(self, path: Path) -> Iterator[None]:
-        """What a disk refuses; of a part that is too large for it, with the way out."""
-        with disk_errors(path):
-            try:
-                yield
-            except OSError as error:
-                if error.errno != errno.EFBIG:
-                    raise
-                raise environment_error(
-                    f"parts of {self.settings.part_size} bytes are too large for this disk (FAT32 "
-                    f"ends at 4 GB) or for this user's limit: {path}",
-                    hint="the same command with a smaller --part-size",
-                ) from error
 
     def write_beside(self, text: bytes, index: Index, plan_: Plan) -> None:
         """Index, verifier, bootstrap, transfer sheet, the list of all, and its signature."""
@@ -456,20 +412,9 @@ class _Writing:
 
 
 def _all(
-    memory: Memory, paths: Sequence[Path], on_bytes: Callable[[int], object]
-) -> dict[Path, Print]:
+    memory: Memory, paths: Sequence[str], on_bytes: Callable[[int], object]
+) -> dict[str, Print]:
     return {path: memory.hash(path, on_bytes) for path in paths}
-
-
-def _write(stream: FileIO, *pieces: bytes | bytearray | memoryview) -> None:
-    """Write all of it, in one call of the system if that takes it."""
-    left = [memoryview(piece) for piece in pieces if piece]
-    while left:
-        count = os.writev(stream.fileno(), left)
-        while left and count >= len(left[0]):
-            count -= len(left.pop(0))
-        if left:
-            left[0] = left[0][count:]
 
 
 def _memory() -> int:

@@ -16,7 +16,6 @@ from kit.errors import content_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from kit.bundles.contents import Content
     from kit.bundles.fingerprint import Mark
@@ -26,9 +25,9 @@ LATE = 1 << 20
 """Bytes of a file that is worth hashing while parts are written already."""
 
 
-def distinct(marks: Mapping[Path, Mark], unknown: Mapping[Path, Mark]) -> dict[Path, Mark]:
+def distinct(marks: Mapping[str, Mark], unknown: Mapping[str, Mark]) -> dict[str, Mark]:
     """Large files of `unknown` that are like none of `marks`, by size or by a sample."""
-    sizes: dict[int, list[Path]] = {}
+    sizes: dict[int, list[str]] = {}
     for path, mark in marks.items():
         if mark[2] >= LATE:
             sizes.setdefault(mark[2], []).append(path)
@@ -41,7 +40,7 @@ def distinct(marks: Mapping[Path, Mark], unknown: Mapping[Path, Mark]) -> dict[P
     return found
 
 
-def stand_ins(contents: Sequence[Content], late: Mapping[Path, Mark]) -> dict[Path, Print]:
+def stand_ins(contents: Sequence[Content], late: Mapping[str, Mark]) -> dict[str, Print]:
     """What stands for the digest of each late file: what it should be, else no other file's."""
     claims = {
         entry.source: entry.claimed.hex
@@ -52,7 +51,7 @@ def stand_ins(contents: Sequence[Content], late: Mapping[Path, Mark]) -> dict[Pa
     return {path: Print(mark, claims.get(path) or _unlike_any(path)) for path, mark in late.items()}
 
 
-def _unlike_any(path: Path) -> str:
+def _unlike_any(path: str) -> str:
     return hashlib.sha256(b"stand-in for " + os.fsencode(path)).hexdigest()
 
 

@@ -13,6 +13,7 @@ import stat
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.digest import CHUNK, Digest
@@ -21,7 +22,6 @@ from kit.files import disk_errors, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
 
 Mark = tuple[int, int, int, int, int]
 _SETTLED = 2_000_000_000
@@ -56,7 +56,7 @@ def mark_of(status: os.stat_result) -> Mark:
     )
 
 
-def marks(paths: Iterable[Path]) -> dict[Path, Mark]:
+def marks(paths: Iterable[str]) -> dict[str, Mark]:
     """The mark of every file.
 
     Raises:
@@ -80,14 +80,14 @@ class Memory:
         digest = self._known.get(mark)
         return None if digest is None else Print(mark, digest)
 
-    def hash(self, path: Path, on_bytes: Callable[[int], object]) -> Print:
+    def hash(self, path: str, on_bytes: Callable[[int], object]) -> Print:
         """Hash a file; may be called by several threads.
 
         Raises:
             KitError: it changed meanwhile (exit 4), or cannot be read (exit 3).
         """
         hasher = hashlib.sha256()
-        with disk_errors(path):
+        with disk_errors(Path(path)):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 before = mark_of(os.fstat(descriptor))
@@ -122,7 +122,7 @@ class Memory:
         self._saved = time.monotonic()
 
 
-def batches(files: Mapping[Path, Mark]) -> Iterator[list[Path]]:
+def batches(files: Mapping[str, Mark]) -> Iterator[list[str]]:
     """Small ones in one batch, then the largest first: no long one is left to a single core.
 
     What a small one costs is the interpreter, of which there is one for all threads.
@@ -130,7 +130,7 @@ def batches(files: Mapping[Path, Mark]) -> Iterator[list[Path]]:
     small = [path for path, mark in files.items() if mark[2] < SMALL]
     if small:
         yield small
-    batch: list[Path] = []
+    batch: list[str] = []
     size = 0
     large = [path for path, mark in files.items() if mark[2] >= SMALL]
     for path in sorted(large, key=lambda path: (-files[path][2], path)):
@@ -143,18 +143,18 @@ def batches(files: Mapping[Path, Mark]) -> Iterator[list[Path]]:
         yield batch
 
 
-def sample(path: Path, size: int) -> bytes:
+def sample(path: str, size: int) -> bytes:
     """A few bytes of a file: two files with different samples are different."""
     hasher = hashlib.sha256()
-    with disk_errors(path), path.open("rb", buffering=0) as stream:
+    with disk_errors(Path(path)), open(path, "rb", buffering=0) as stream:  # noqa: PTH123
         for place in (0, size // 2, max(0, size - _SAMPLE)):
             hasher.update(os.pread(stream.fileno(), _SAMPLE, place))
     return hasher.digest()
 
 
-def _mark(path: Path) -> Mark:
+def _mark(path: str) -> Mark:
     try:
-        status = os.stat(path)  # noqa: PTH116 (ten thousand times)
+        status = os.stat(path)  # noqa: PTH116 (a `Path` costs more than the call)
     except OSError:
         status = None
     if status is None or not stat.S_ISREG(status.st_mode):
@@ -162,10 +162,10 @@ def _mark(path: Path) -> Mark:
     return mark_of(status)
 
 
-def _status(path: Path) -> os.stat_result:
-    with disk_errors(path):
+def _status(path: str) -> os.stat_result:
+    with disk_errors(Path(path)):
         try:
-            status = path.stat()
+            status = os.stat(path)  # noqa: PTH116
         except FileNotFoundError as error:
             raise usage_error(f"{path}: there is no such file") from error
     if not stat.S_ISREG(status.st_mode):

@@ -133,12 +133,12 @@ class _Gathering:
         read = {path for plan in plans for path in plan.files.values()}
         read |= {recipe.folder / name for name in ("Dockerfile", "family.yaml")}
         for path in read:
-            yield Entry(path.relative_to(root).as_posix(), "recipe", path)
+            yield Entry(path.relative_to(root).as_posix(), "recipe", str(path))
         for role, path in (
             ("intent", self.project.intent_path(stack)),
             ("lock", self.project.lock_path(stack)),
         ):
-            yield Entry(path.relative_to(root).as_posix(), role, path)
+            yield Entry(path.relative_to(root).as_posix(), role, str(path))
 
     def add_documents(self, stack: str, lock: Lock, image: Image) -> None:
         from kit.manifests import provenance, sbom
@@ -153,12 +153,12 @@ class _Gathering:
 
     def add_image(self, image: Image, name: str, stack: str, why: str) -> None:
         layout = self.layout
-        entries = [Entry("config", "config", layout.blob(image.image_id), image.image_id)]
+        entries = [Entry("config", "config", str(layout.blob(image.image_id)), image.image_id)]
         for number, layer in enumerate(image.layers, 1):
             path = layout.blob(layer.digest)
-            entries.append(Entry(f"layer-{number:02}", "layer", path, layer.digest))
+            entries.append(Entry(f"layer-{number:02}", "layer", str(path), layer.digest))
         digest = image.manifest_digest
-        manifest = Entry("manifest", "manifest", layout.blob(digest), digest)
+        manifest = Entry("manifest", "manifest", str(layout.blob(digest)), digest)
         self.images.add(digest)
         self.add(
             Content("image", name, stack, why, tuple(entries), manifest, image.media_type),
@@ -166,7 +166,7 @@ class _Gathering:
 
     def entry(self, item: Input, stack: str, title: str) -> Entry:
         path = self.store.path(item.sha256, str(item), stack)
-        return Entry(title, item.kind, path, item.sha256)
+        return Entry(title, item.kind, str(path), item.sha256)
 
     def add_locked_model(self, lock: Lock, name: str, why: str) -> None:
         files = [item for item in lock.select(kind="model") if item.group == name]
@@ -211,7 +211,7 @@ class _Gathering:
             self.add(_folder("example", folder, "asked for", "program"))
             return
         source = path if is_file else recipe.CATALOG / f"{given}.yaml"
-        entry = Entry(f"{example.name}.yaml", "recipe", source)
+        entry = Entry(f"{example.name}.yaml", "recipe", str(source))
         self.add(Content("example", example.name, "", "asked for", (entry,)))
         name = example.locked_model
         if name is not None and (found := self.locked(name)):
@@ -226,12 +226,12 @@ class _Gathering:
         stamp = manifest.created.replace(":", "").replace("-", "")
         name = f"{manifest.example.name}-{manifest.release}-{stamp}"
         roles: dict[str, str] = {item.path: item.role for item in manifest.artifacts}
-        entries = [Entry(record.FILE, "manifest", path)]
+        entries = [Entry(record.FILE, "manifest", str(path))]
         for file in manifest.files():
             place = path.parent / file.path
             if place.exists():
                 role = roles.get(file.path, "log")
-                entries.append(Entry(file.path, role, place, Digest(file.sha256)))
+                entries.append(Entry(file.path, role, str(place), Digest(file.sha256)))
         why = f"run of {manifest.example.name} with release {manifest.release}"
         self.add(Content("run", name, manifest.stack, why, _by_title(entries)))
         self.add_run_documents(name, manifest)
@@ -279,7 +279,7 @@ def _folder(kind: str, path: Path, why: str, role: str) -> Content:
     """A file or all files of a folder; links are followed where they stay inside."""
     name = path.resolve().name
     if path.is_file():
-        return Content(kind, name, "", why, (Entry(name, role, path.absolute()),))
+        return Content(kind, name, "", why, (Entry(name, role, str(path.absolute())),))
     if not path.is_dir():
         raise usage_error(f"{path}: there is no such file or folder")
     entries = [Entry(title, role, file) for title, file in _walk(path.absolute())]
@@ -288,14 +288,14 @@ def _folder(kind: str, path: Path, why: str, role: str) -> Content:
     return Content(kind, name, "", why, tuple(entries))
 
 
-def _walk(folder: Path) -> Sequence[tuple[str, Path]]:
+def _walk(folder: Path) -> Sequence[tuple[str, str]]:
     """Titles and files; written for ten thousand of them at every `kit bundle create`."""
     top = os.path.realpath(folder)
     found = []
-    left = [("", folder)]
+    left = [("", str(folder))]
     while left:
         prefix, base = left.pop()
-        with disk_errors(base), os.scandir(base) as entries:
+        with disk_errors(Path(base)), os.scandir(base) as entries:
             for entry in entries:
                 if entry.is_symlink():
                     target = os.path.realpath(entry.path)
@@ -309,7 +309,7 @@ def _walk(folder: Path) -> Sequence[tuple[str, Path]]:
                             f"{entry.path}: a link to a folder", hint=f"cp -rL {folder} COPY"
                         )
                 if entry.is_dir():
-                    left.append((f"{prefix}{entry.name}/", base / entry.name))
+                    left.append((f"{prefix}{entry.name}/", entry.path))
                 else:
-                    found.append((f"{prefix}{entry.name}", base / entry.name))
+                    found.append((f"{prefix}{entry.name}", entry.path))
     return sorted(found, key=operator.itemgetter(0))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import zipfile
 from email.parser import HeaderParser
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.files import disk_errors
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kit.bundles.contents import Content
 
 _LIMIT = 1 << 20
@@ -26,9 +25,9 @@ def of(content: Content) -> str | None:
     named: list[str] = []
     for entry in content.entries:
         name = entry.title.rpartition("/")[2]
-        path = entry.source
-        if isinstance(path, bytes):
+        if isinstance(entry.source, bytes):
             continue
+        path = Path(entry.source)
         if name.endswith(".whl"):
             found.append(_of_wheel(path) or "a package that names none")
         elif _FILES.fullmatch(name):

@@ -8,6 +8,7 @@ import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kit
@@ -21,7 +22,6 @@ from kit.files import disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from kit.bundles.contents import Content, Entry
     from kit.bundles.fingerprint import Print
@@ -49,8 +49,8 @@ class Plan:
     name: str
     part_size: int
     items: tuple[Item, ...]
-    sources: Mapping[str, Path | bytes]
-    prints: Mapping[Path, Print]
+    sources: Mapping[str, str | bytes]
+    prints: Mapping[str, Print]
     known: tuple[Known, ...]
     requires: Mapping[str, int]
     base: str | None
@@ -152,7 +152,7 @@ class Plan:
         if isinstance(source, bytes):
             yield source[start:end]
             return
-        with disk_errors(source):
+        with disk_errors(Path(source)):
             descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 self._refuse_changed(source, descriptor)
@@ -167,7 +167,7 @@ class Plan:
             finally:
                 os.close(descriptor)
 
-    def _refuse_changed(self, path: Path, descriptor: int) -> None:
+    def _refuse_changed(self, path: str, descriptor: int) -> None:
         # Making a hard link, as others may do meanwhile, changes the last of the times.
         before, now = self.prints[path].mark, mark_of(os.fstat(descriptor))
         if now[:4] != before[:4]:
@@ -179,7 +179,7 @@ class Plan:
 def plan(
     name: str,
     contents: Sequence[Content],
-    prints: Mapping[Path, Print],
+    prints: Mapping[str, Print],
     part_size: int,
     since: Index | None,
 ) -> Plan:
@@ -189,7 +189,7 @@ def plan(
         KitError: a file is not what it is known to be (exit 4).
     """
     known = tuple(_known(content, prints) for content in contents)
-    sources: dict[str, Path | bytes] = {}
+    sources: dict[str, str | bytes] = {}
     sizes: dict[str, int] = {}
     index = contents_.layout_index(known)
     head = [_add(sources, sizes, content) for content in (OCI_LAYOUT, index)]
@@ -253,7 +253,7 @@ def _held(since: Index | None) -> frozenset[str]:
     return frozenset([item.sha256 for item in since.items[2:]]) | since.requires.keys()
 
 
-def _known(content: Content, prints: Mapping[Path, Print]) -> Known:
+def _known(content: Content, prints: Mapping[str, Print]) -> Known:
     rows = [_digest(content, entry, prints) for entry in content.entries]
     digests, sizes = tuple(row[0] for row in rows), tuple(row[1] for row in rows)
     if content.image is None:
@@ -261,7 +261,7 @@ def _known(content: Content, prints: Mapping[Path, Print]) -> Known:
     return Known(content, digests, sizes, *_digest(content, content.image, prints))
 
 
-def _digest(content: Content, entry: Entry, prints: Mapping[Path, Print]) -> tuple[str, int]:
+def _digest(content: Content, entry: Entry, prints: Mapping[str, Print]) -> tuple[str, int]:
     if isinstance(entry.source, bytes):
         return hashlib.sha256(entry.source).hexdigest(), len(entry.source)
     found = prints[entry.source]
@@ -273,7 +273,7 @@ def _digest(content: Content, entry: Entry, prints: Mapping[Path, Print]) -> tup
     return found.digest, found.size
 
 
-def _add(sources: dict[str, Path | bytes], sizes: dict[str, int], content: bytes) -> str:
+def _add(sources: dict[str, str | bytes], sizes: dict[str, int], content: bytes) -> str:
     digest = hashlib.sha256(content).hexdigest()
     sources.setdefault(digest, content)
     sizes.setdefault(digest, len(content))

@@ -69,12 +69,13 @@ def content(project: Project) -> Content:
     lock = locks.load(path)
     store = Store(project.store)
     entries = [
-        Entry(item.file, "wheel", store.path(item.sha256, str(item), STACK), item.sha256)
+        Entry(item.file, "wheel", str(store.path(item.sha256, str(item), STACK)), item.sha256)
         for item in lock.inputs
     ]
     name, wheel = own(project)
     text = requirements(lock, Digest.of_bytes(wheel.read_bytes()))
-    entries += [Entry(name, "wheel", wheel), Entry(REQUIREMENTS, "requirements", text.encode())]
+    entries.append(Entry(name, "wheel", str(wheel)))
+    entries.append(Entry(REQUIREMENTS, "requirements", text.encode()))
     entries.sort(key=lambda entry: entry.title)
     return Content("kit", STACK, "", "to work at the site: ./bootstrap FOLDER", tuple(entries))
 

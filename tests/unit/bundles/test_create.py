@@ -12,7 +12,7 @@ from io import BytesIO
 
 import pytest
 
-from kit.bundles import create, draft, verifier
+from kit.bundles import create, draft, parts, verifier
 from kit.bundles.contents import Content, Entry
 from kit.commands.bundle import bytes_of
 from kit.digest import Digest
@@ -182,13 +182,13 @@ def test_a_delta_carries_only_what_is_new(tmp_path, place, data):
 
 
 def test_a_file_that_changes_meanwhile_is_told(tmp_path, place, data, monkeypatch):
-    written = create._Writing.write_part
+    written = parts.write
 
-    def change(self, *arguments):
+    def change(*arguments):
         (data / "d2" / "file-5").write_bytes(bytes(40_000))
-        return written(self, *arguments)
+        return written(*arguments)
 
-    monkeypatch.setattr(create._Writing, "write_part", change)
+    monkeypatch.setattr(parts, "write", change)
     with pytest.raises(
         KitError, match=r"changed while (the bundle was made|it was read)"
     ) as caught:
@@ -202,7 +202,10 @@ def test_a_file_that_is_not_what_it_should_be_is_told(tmp_path, place, data):
     path = data / "d2" / "file-5"
     good = Digest.of_file(path)
     for claimed in (good, Digest.of_bytes(b"something else")):
-        entries = (Entry("a", "deb", path, claimed), Entry("b", "deb", data / "d1" / "file-1"))
+        entries = (
+            Entry("a", "deb", str(path), claimed),
+            Entry("b", "deb", str(data / "d1" / "file-1")),
+        )
         content = Content("inputs", "s", "s", "to build", entries)
         out = tmp_path / claimed.short
         if claimed == good:

@@ -102,7 +102,7 @@ def test_licences_come_from_packages_cards_and_files(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: llama2\n---\n")
     (tmp_path / "LICENSE.txt").write_text("x")
     names = ("a-1-py3-none-any.whl", "README.md", "LICENSE.txt")
-    entries = tuple(Entry(name, "model", tmp_path / name) for name in names)
+    entries = tuple(Entry(name, "model", str(tmp_path / name)) for name in names)
     found = licences.of(Content("model", "x", "", "y", entries))
     assert found == "MIT; llama2; see LICENSE.txt"
     assert licences.of(Content("file", "x", "", "y", (Entry("a", "file", b"x"),))) is None
