@@ -117,11 +117,11 @@ verify-compat: setup ## check what ARGS names, e.g. ARGS="--stack rehearsal --re
 
 .PHONY: test
 test: setup ## all tests that this host can run (after `make oracle` those against PyTorch too)
-	.venv/bin/python -m pytest --numprocesses auto --dist loadgroup $(PYTEST_ARGS)
+	.venv/bin/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: unit
 unit: .venv/.ready ## the tests that need neither network nor engine
-	.venv/bin/python -m pytest --numprocesses auto --dist loadgroup tests/unit $(PYTEST_ARGS)
+	.venv/bin/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder tests/unit $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: .venv/.ready ## ruff and mypy

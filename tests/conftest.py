@@ -27,8 +27,6 @@ def pytest_collection_modifyitems(config, items):
     others = [item for item in items if _is_for_another_engine(item)]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
     if Path("/dev/nvidiactl").exists():
         return
     skip = pytest.mark.skip(reason="no NVIDIA GPU on this host (/dev/nvidiactl is absent)")
@@ -37,10 +35,17 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip)
 
 
-def _group(item):
-    """What has to run in one process: a file; of what shares engines and a filled store, all."""
-    folder = item.path.parent.relative_to(ROOT).as_posix()
-    return "engines" if folder in _SHARING else item.path.relative_to(ROOT).as_posix()
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file runs in one process; of what shares engines and a filled store, everything does."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.partition("::")[0]
+            return "engines" if path.rpartition("/")[0] in _SHARING else path
+
+    return Grouped(config, log)
 
 
 _SHARING = ("tests/integration", "tests/integration/images")
