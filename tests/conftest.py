@@ -43,12 +43,15 @@ def pytest_xdist_make_scheduler(config, log):
     class Grouped(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             path = nodeid.partition("::")[0]
-            return "engines" if path.rpartition("/")[0] in _SHARING else path
+            shares = path.rpartition("/")[0] in _SHARING and path not in _APART
+            return "engines" if shares else path
 
     return Grouped(config, log)
 
 
 _SHARING = ("tests/integration", "tests/integration/images")
+_APART = ("tests/integration/test_preflight.py", "tests/integration/test_stacks.py")
+"""What lies there and has all of its own."""
 
 
 def _is_for_another_engine(item):

@@ -66,8 +66,8 @@ def new_home(scratch, home):
 
 @contextlib.contextmanager
 def private_podman(folder):
-    """Podman on fresh storage."""
-    folder.mkdir()
+    """Podman on fresh storage, or on that of the same folder again."""
+    folder.mkdir(exist_ok=True)
     configuration = folder / "storage.conf"
     configuration.write_text(
         f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'

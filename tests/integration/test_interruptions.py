@@ -89,10 +89,10 @@ def test_run_stopped_in_a_step_then_the_same_command_again(built, tmp_path, how)
     arguments = ("run", "gpt2-tiny-tp2", "--stack", "rehearsal", "--release", "0.9.0")
     arguments += ("--output", str(tmp_path))
     process = _start(*arguments, env=built)
-    _wait_for(process, "[build]")
+    _wait_for(process, "[convert]")
     process.send_signal(how)
-    process.communicate(timeout=60)
-    assert process.returncode == (-9 if how == signal.SIGKILL else 130)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == (-9 if how == signal.SIGKILL else 130), said
     assert not list(tmp_path.rglob("manifest.json"))
     done = kit(*arguments, env=built)
     assert done.returncode == 0, done.stderr

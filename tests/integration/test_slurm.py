@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def cluster(scratch, missing):
         missing(f"not installed: {', '.join(lacking)} (slurmctld, slurmd, slurm-client, munge)")
     if os.geteuid() != 0:
         missing("a Slurm of the test's own needs root")
-    found = slurm.Slurm(scratch / "slurm")
+    found = slurm.Slurm(Path(tempfile.mkdtemp(prefix="slurm-", dir=scratch)))
     try:
         found.start()
         yield found
