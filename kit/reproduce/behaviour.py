@@ -28,9 +28,12 @@ def same_tokens(first: Side, second: Side, *, is_promised: bool) -> Rung:
     files = list(_files(first, second))
     if not one and not other:
         return _without_tokens(first, files)
-    differences = [*_outputs(one, other), *files]
+    differences = [*_outputs(one, other), *_served(first.manifest, second.manifest), *files]
     count = sum(len(output.token_ids) for output in other)
-    evidence = (f"{len(other)} prompts, {count} new tokens",)
+    evidence: tuple[str, ...] = (f"{len(other)} prompts, {count} new tokens",)
+    if second.manifest.server is not None:
+        server = second.manifest.server
+        evidence += (f"{len(server.answers)} answers of {server.name} {server.version}",)
     if not any(item.counts for item in differences):
         reason = "the engine says the same"
         return Rung(level, "passed", reason, evidence, tuple(differences))
@@ -155,6 +158,21 @@ def _outputs(first: tuple[Output, ...], second: tuple[Output, ...]) -> Iterator[
             yield Difference(
                 what, repr(one.text), repr(other.text), "other words for the same tokens"
             )
+
+
+def _served(first: Manifest, second: Manifest) -> Iterator[Difference]:
+    """What the server said otherwise, or one of them did not say."""
+    one, other = (
+        {answer.prompt: answer.text for answer in manifest.server.answers}
+        if manifest.server
+        else {}
+        for manifest in (first, second)
+    )
+    for prompt in dict.fromkeys([*one, *other]):
+        recorded = repr(one[prompt]) if prompt in one else None
+        found = repr(other[prompt]) if prompt in other else None
+        if recorded != found:
+            yield Difference(f"the server's answer to {prompt!r}", recorded, found)
 
 
 def _shown(output: Output | None) -> str | None:

@@ -81,6 +81,30 @@ def test_what_can_be_claimed_of_tensorrt(tmp_path: Path) -> None:
     assert platform.claimable(rung, "rehearsal")[-1] == 8
 
 
+def test_a_server_has_to_say_the_same(tmp_path: Path) -> None:
+    def served(*said: tuple[str, str]) -> Side:
+        document = small()
+        answers = [{"prompt": prompt, "text": text} for prompt, text in said]
+        image = {"manifest_digest": "sha256:" + "1" * 64, "image_id": "sha256:" + "2" * 64}
+        about = {"stack": "s", "image": image, "name": "triton", "version": "2.51.0"}
+        document["server"] = {**about, "models": [], "answers": answers}
+        return of_run(record.parse(document, "x"), tmp_path)
+
+    one = served(("Hello", " world"), ("Good", " day"))
+    same = behaviour.same_tokens(one, one, is_promised=True)
+    assert same.state == "passed"
+    assert "2 answers of triton 2.51.0" in same.evidence
+    for other, expected in (
+        (served(("Hello", " you"), ("Good", " day")), ("' world'", "' you'")),
+        (served(("Good", " day")), ("' world'", None)),
+    ):
+        found = behaviour.same_tokens(one, other, is_promised=True)
+        assert found.state == "failed"
+        [difference] = found.differences
+        assert difference.what == "the server's answer to 'Hello'"
+        assert (difference.recorded, difference.found) == expected
+
+
 def test_what_a_program_wrote_stands_for_answers(tmp_path: Path) -> None:
     def written(folder: Path, text: bytes) -> Side:
         file = folder / "output" / "runtime.txt"
