@@ -115,13 +115,16 @@ lockfiles: .venv/.ready ## write the stacks of all releases from kit/data again,
 verify-compat: setup ## check what ARGS names, e.g. ARGS="--stack rehearsal --release 0.9.0"
 	@$(KIT) verify-compat $(ARGS)
 
+# Each process takes 600 MB and builds images of its own: more of them would not be quicker.
+PROCESSES = --numprocesses auto --maxprocesses 4
+
 .PHONY: test
 test: setup ## all tests that this host can run (after `make oracle` those against PyTorch too)
-	.venv/bin/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
+	.venv/bin/python -m pytest $(PROCESSES) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: unit
 unit: .venv/.ready ## the tests that need neither network nor engine
-	.venv/bin/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder tests/unit $(PYTEST_ARGS)
+	.venv/bin/python -m pytest $(PROCESSES) --dist loadscope --no-loadscope-reorder tests/unit $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: .venv/.ready ## ruff and mypy

@@ -221,6 +221,20 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def lock_folder(folder: Path) -> int | None:
+    """Lock a folder for this process; None when another one has it, or has just removed it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def safe_member(name: str, where: str) -> PurePosixPath:
     """The relative path that an archive member or a remote listing may be written to.
 

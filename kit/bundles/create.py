@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 DEFAULT_PART_SIZE = 4_000_000_000
 """Bytes: below what FAT32 and most scanners for malware take."""
 _JOURNAL = ".journal"
+_DONE = re.compile(r"([1-9][0-9]{0,3}) ([0-9a-f]{64})")
 _HEADROOM = 1 << 19
 BOOTSTRAP = Path(__file__).with_name("bootstrap.sh")
 
@@ -278,8 +280,8 @@ class _Writing:
                 self.folder.mkdir()
                 (self.folder / _JOURNAL).write_text(f"{self.stamp}\n")
                 return {}
-            rows = (line.partition(" ") for line in lines[1:])
-            finished = {int(number): digest for number, _, digest in rows}
+            rows = map(_DONE.fullmatch, lines[1:])  # a power cut leaves odd ones
+            finished = {int(row[1]): row[2] for row in rows if row}
             kept = {_JOURNAL, *map(part_name, finished)}
             for path in self.folder.iterdir():  # what was being written when it was killed
                 if path.name not in kept:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.errors import content_error
-from kit.files import disk_errors, locked, sync_folder
+from kit.files import disk_errors, lock_folder, locked, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +110,7 @@ def run_folder(
             clear(runs, example, release)
         with _apart(place):
             hidden = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-            descriptor = _lock(hidden)
+            descriptor = lock_folder(hidden)
     assert descriptor is not None, "a fresh folder is nobody else's"
     folder = RunFolder(hidden, dt.datetime.now(dt.timezone.utc))
     interrupted = False
@@ -135,7 +134,7 @@ def clear(runs: Path, example: str, release: str) -> None:
     place = runs / example / release
     with _apart(place):
         for folder in [*place.glob(f"{_PREFIX}*"), *place.glob(f"*{_FAILED}")]:
-            descriptor = _lock(folder)
+            descriptor = lock_folder(folder)
             if descriptor is None:
                 continue
             if folder.name.startswith(_PREFIX):
@@ -151,7 +150,7 @@ def unfinished(runs: Path, example: str, release: str) -> list[Path]:
     place = runs / example / release
     found = []
     for journal in [*place.glob(f"{_PREFIX}*/{JOURNAL}"), *place.glob(f"*{_FAILED}/{JOURNAL}")]:
-        descriptor = _lock(journal.parent)
+        descriptor = lock_folder(journal.parent)
         if descriptor is not None:
             os.close(descriptor)
             with contextlib.suppress(FileNotFoundError):
@@ -174,17 +173,3 @@ def _apart(place: Path) -> Iterator[None]:
     """While folders are made and removed, no other run of the example does so."""
     with locked(place.parent / ".lock"):
         yield
-
-
-def _lock(folder: Path) -> int | None:
-    """Lock a folder for this process; None when another one has it, or has just removed it."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor

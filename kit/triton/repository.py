@@ -8,7 +8,6 @@ which the server passes over, says where they lie on this host.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from kit.data import repository as table
 from kit.errors import content_error, nearest, usage_error
 from kit.examples import layout, serving
 from kit.examples.dialects import triton
-from kit.files import write_json
+from kit.files import lock_folder, write_json
 from kit.images import build
 from kit.images.engine import Mount, RunRequest
 from kit.manifests import record
@@ -207,14 +206,14 @@ def _run(engine: Engine, reference: str, step: triton.Serving, work: Path) -> No
 @contextlib.contextmanager
 def _scratch(output: Path) -> Iterator[Path]:
     """A folder beside the output; what a killed kit has left of one is removed first."""
-    prefix = f".{output.name}."
+    prefix = f".{output.name}.kit-"  # nobody else's
     for left in output.parent.glob(f"{prefix}*"):
-        descriptor = _locked(left)
+        descriptor = lock_folder(left)
         if descriptor is not None:
             shutil.rmtree(left, ignore_errors=True)
             os.close(descriptor)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=output.parent))
-    held = _locked(folder)
+    held = lock_folder(folder)
     try:
         folder.chmod(0o755)
         yield folder
@@ -222,17 +221,3 @@ def _scratch(output: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if held is not None:
             os.close(held)
-
-
-def _locked(folder: Path) -> int | None:
-    """Lock a folder for this process; None when another one has it, or has just removed it."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor

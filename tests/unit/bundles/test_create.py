@@ -133,6 +133,8 @@ def test_a_part_that_was_lost_with_its_memory_is_written_again(tmp_path, place, 
     monkeypatch.undo()
     part = tmp_path / ".out.partial" / "part-0003"
     part.write_bytes(bytes(part.stat().st_size))
+    with (part.parent / ".journal").open("ab") as journal:
+        journal.write(b"\0\0\0\n0 x\n12 \n3")
     making.make(place, tmp_path / "out", data)
     assert making.content_of(tmp_path / "out").items() >= {
         (path.name, path.read_bytes()) for path in (tmp_path / "calm").glob("part-*")
