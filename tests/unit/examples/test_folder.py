@@ -86,14 +86,14 @@ def test_a_folder_that_its_owner_removes_meanwhile_is_nobodys(
     gone = tmp_path / "runs" / "example" / "0.9.0" / ".run-gone"
     gone.mkdir(parents=True)
     (gone.parent / ".run-file").write_text("x")
-    lock = folders._lock
+    lock = folders.lock_folder
 
     def remove_first(folder: Path) -> int | None:
         if folder == gone:
             gone.rmdir()
         return lock(folder)
 
-    monkeypatch.setattr(folders, "_lock", remove_first)
+    monkeypatch.setattr(folders, "lock_folder", remove_first)
     with run_folder(tmp_path / "runs", "example", "0.9.0") as folder:
         assert folder.work.is_dir()
     assert not gone.exists()
