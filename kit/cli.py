@@ -383,7 +383,7 @@ def _bundle(commands: argparse._SubParsersAction[_Parser]) -> None:
     what.add_argument("--without-kit", action="store_true", help="the site has the kit already")
     what.add_argument("--name", metavar="NAME", help="deliveries of one name follow each other")
     what.add_argument("--sequence", type=int, metavar="N", help="which delivery of that name")
-    what.add_argument("--part-size", metavar="SIZE", help="4G (as by default), 55MiB, 4.7G …")
+    what.add_argument("--part-size", metavar="SIZE", help="fill parts of: 4.7G, 55MiB …")
     what.add_argument("--since", metavar="BUNDLE", help="only what that one has not")
     site = bundle.add_argument_group("verify, load, export")
     site.add_argument("--receipt", metavar="FILE", help="what was found, to send back")

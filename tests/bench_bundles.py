@@ -20,7 +20,6 @@ from kit.images.oci import Layer, Layout
 
 BYTES = int(os.environ.get("KIT_BENCH_BYTES", "8000000000"))
 FILES, SMALL = 50, 10_000
-PART = "1G"
 CHANGED = 100_000_000
 
 
@@ -80,7 +79,7 @@ def rows():
         environment = {**os.environ, "KIT_HOME": str(scratch / "home")}
         site = {**os.environ, "KIT_HOME": str(scratch / "site")}
         create = [kit, "bundle", "create", str(scratch / "bundle"), "--file", str(source)]
-        create += ["--name", "bench", "--without-kit", "--part-size", PART]
+        create += ["--name", "bench", "--without-kit"]
 
         before = _copied(source, scratch)
         made, memory = _timed(*create, env=environment)

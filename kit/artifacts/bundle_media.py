@@ -192,7 +192,7 @@ class Media:
         """The first bytes of an object; fewer where a part of it is not here."""
         offset = item.offset
         while count:
-            number, inside = divmod(offset, self.index.part_size)
+            number, inside = self.index.place(offset)
             place = self.places[self.index.parts[number].name]
             if place is None:
                 return

@@ -18,7 +18,7 @@ from kit.artifacts.tar import Limit, members
 from kit.digest import Digest
 from kit.errors import KitError, content_error, usage_error
 from kit.files import disk_errors
-from kit.images.oci import NAME
+from kit.images.media_types import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

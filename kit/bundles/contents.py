@@ -6,9 +6,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from kit.images.oci import INDEX, MANIFEST, NAME
+from kit.images.media_types import INDEX, MANIFEST, NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,8 +23,7 @@ TITLE = "org.opencontainers.image.title"
 """What `oras pull` calls a file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One file of a content.
 
     Attributes:

@@ -50,10 +50,8 @@ class Print:
 
 def mark_of(status: os.stat_result) -> Mark:
     """What tells one state of a file from another."""
-    return (
-        *(status.st_dev, status.st_ino, status.st_size),
-        *(status.st_mtime_ns, status.st_ctime_ns),
-    )
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return status.st_dev, status.st_ino, status.st_size, *times
 
 
 def marks(paths: Iterable[str]) -> dict[str, Mark]:
@@ -62,7 +60,16 @@ def marks(paths: Iterable[str]) -> dict[str, Mark]:
     Raises:
         KitError: not there (exit 2), no regular file (exit 4), cannot be read (exit 3).
     """
-    return {path: _mark(path) for path in paths}
+    found = {}
+    for path in paths:  # of which there may be ten thousand
+        try:
+            status = os.stat(path)  # noqa: PTH116
+        except OSError:
+            status = None
+        if status is None or not stat.S_ISREG(status.st_mode):
+            status = _status(path)  # which says what is wrong
+        found[path] = mark_of(status)
+    return found
 
 
 class Memory:
@@ -100,9 +107,12 @@ class Memory:
                 os.close(descriptor)
         if after != before:
             raise content_error(f"{path}: changed while it was read", hint="try again")
-        found = Print(before, hasher.hexdigest())
+        return self.note(Print(before, hasher.hexdigest()))
+
+    def note(self, found: Print) -> Print:
+        """Keep what was hashed; may be called by several threads."""
         with self._lock:
-            self._fresh[before] = found.digest
+            self._fresh[found.mark] = found.digest
             if time.monotonic() - self._saved > _SAVE_EVERY:
                 self._save()
         return found
@@ -150,16 +160,6 @@ def sample(path: str, size: int) -> bytes:
         for place in (0, size // 2, max(0, size - _SAMPLE)):
             hasher.update(os.pread(stream.fileno(), _SAMPLE, place))
     return hasher.digest()
-
-
-def _mark(path: str) -> Mark:
-    try:
-        status = os.stat(path)  # noqa: PTH116 (a `Path` costs more than the call)
-    except OSError:
-        status = None
-    if status is None or not stat.S_ISREG(status.st_mode):
-        status = _status(path)  # which says what is wrong
-    return mark_of(status)
 
 
 def _status(path: str) -> os.stat_result:

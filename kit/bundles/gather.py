@@ -7,6 +7,7 @@ import operator
 import os
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +15,15 @@ from kit.bundles.contents import Content, Entry, canonical
 from kit.digest import Digest
 from kit.errors import content_error, nearest, usage_error
 from kit.files import disk_errors
-from kit.images.oci import Layout
-from kit.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from kit.images.oci import Image
+    from kit.images.oci import Image, Layout
     from kit.locks.lock import Input, Lock
     from kit.manifests.record import Manifest
     from kit.project import Project
+    from kit.store import Store
 
 _BUILD = "build.json"
 _RECORDED = ("key", "lock", "manifest_digest", "engine")
@@ -88,10 +88,20 @@ class _Gathering:
     def __init__(self, project: Project, request: Request) -> None:
         self.project = project
         self.request = request
-        self.layout = Layout(project.images)
-        self.store = Store(project.store)
         self.found: dict[tuple[str, str], Content] = {}
         self.images: set[Digest] = set()
+
+    @cached_property
+    def layout(self) -> Layout:
+        from kit.images.oci import Layout
+
+        return Layout(self.project.images)
+
+    @cached_property
+    def store(self) -> Store:
+        from kit.store import Store
+
+        return Store(self.project.store)
 
     def add(self, content: Content) -> None:
         there = self.found.setdefault((content.kind, content.name), content)

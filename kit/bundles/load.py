@@ -23,7 +23,8 @@ from kit.digest import Digest
 from kit.errors import content_error, environment_error
 from kit.files import disk_errors, locked, make_folder, write_json
 from kit.images import records
-from kit.images.oci import DOCKER_MANIFEST, MANIFEST, Layout
+from kit.images.media_types import DOCKER_MANIFEST, MANIFEST
+from kit.images.oci import Layout
 from kit.store import Store
 
 if TYPE_CHECKING:

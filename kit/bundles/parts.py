@@ -6,15 +6,14 @@ import contextlib
 import errno
 import hashlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from kit.bundles import draft
 from kit.bundles.verifier import part_name
 from kit.errors import environment_error
 from kit.files import disk_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from io import FileIO
     from pathlib import Path
 
@@ -24,13 +23,21 @@ _GATHERED = 1 << 18
 """Bytes of pieces that are written together."""
 
 
+class Written(NamedTuple):
+    """SHA-256 of a part, as hex, and of the object that it begins with, if it holds all of it."""
+
+    sha256: str
+    head: str | None
+
+
 def write(
     plan_: Plan,
     number: int,
     folder: Path,
     on_bytes: Callable[[int], object],
     digest_of: Callable[[str], str] = str,
-) -> str:
+    on_head: Callable[[str], object] = str,
+) -> Written:
     """Write a part; it has its name only once it is whole.
 
     Args:
@@ -38,36 +45,53 @@ def write(
         number: of the part, from 1.
         folder: where it goes.
         on_bytes: told how many bytes have been written.
-        digest_of: what a digest of this plan really is, as for `Plan.pieces`.
-
-    Returns:
-        Its SHA-256, as hex.
+        digest_of: what a digest of this plan really is, as for `Plan.pieces`; not asked before
+            `on_head` has been told.
+        on_head: told the digest of the object that the part begins with, if it holds all of it.
 
     Raises:
         KitError: a file has changed since it was hashed (exit 4), the disk cannot (exit 3).
     """
-    start, end = draft.ranges(plan_)[number - 1]
+    start, end = plan_.ranges[number - 1]
     path = folder / part_name(number)
     temporary = path.with_suffix(".new")
     hasher = hashlib.sha256()
+    head = None
     with _errors(path, plan_.part_size), temporary.open("wb", buffering=0) as stream:
-        small = bytearray()  # headers and the like; what is large is not copied once more
-        for piece in plan_.pieces(start, end, digest_of):
-            if len(piece) < _GATHERED:
-                small += piece
-                if len(small) < _GATHERED:
-                    continue
-                piece = b""  # noqa: PLW2901 (it is in `small`)
-            hasher.update(small)
-            hasher.update(piece)
-            _write(stream, small, piece)
-            on_bytes(len(small) + len(piece))
-            small = bytearray()
-        hasher.update(small)
-        _write(stream, small)
-        on_bytes(len(small))
+
+        def add(pieces: Iterable[bytes | memoryview]) -> None:
+            for batch in _gathered(pieces):
+                for piece in batch:
+                    hasher.update(piece)
+                _write(stream, *batch)
+                on_bytes(sum(map(len, batch)))
+
+        if number in plan_.heads:
+            # What has been hashed of the part by then is the object, and nothing else.
+            border = start + plan_.heads[number].size
+            add(plan_.pieces(start, border))
+            on_head(head := hasher.hexdigest())
+            start = border
+        add(plan_.pieces(start, end, digest_of))
         temporary.rename(path)
-    return hasher.hexdigest()
+    return Written(hasher.hexdigest(), head)
+
+
+def _gathered(
+    pieces: Iterable[bytes | memoryview],
+) -> Iterator[tuple[bytes | bytearray | memoryview, ...]]:
+    """Pieces to be written at once: small ones together; what is large is not copied once more."""
+    small = bytearray()
+    for piece in pieces:
+        if len(piece) >= _GATHERED:
+            yield small, piece
+            small = bytearray()
+            continue
+        small += piece
+        if len(small) >= _GATHERED:
+            yield (small,)
+            small = bytearray()
+    yield (small,)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import itertools
 import json
 import os
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from kit.bundles.verifier import Index, Item
 
 OCI_LAYOUT = contents_.canonical({"imageLayoutVersion": "1.0.0"})
+LARGE = 1 << 26
+"""Bytes of a file that is worth a part of its own."""
+_MOST_LARGE = 1000
 _ZEROS = bytes(512)
 
 
@@ -37,7 +41,9 @@ class Plan:
 
     Attributes:
         name: of the bundle.
-        part_size: bytes of a part.
+        part_size: bytes of a part at most.
+        fill: every part is full, but for the last; otherwise one also ends before a large file, so
+            that the digest of the file comes out of the part's.
         items: objects with their places.
         sources: digest → file of this host or the bytes themselves.
         prints: the state in which each file was hashed.
@@ -48,6 +54,7 @@ class Plan:
 
     name: str
     part_size: int
+    fill: bool
     items: tuple[Item, ...]
     sources: Mapping[str, str | bytes]
     prints: Mapping[str, Print]
@@ -61,16 +68,35 @@ class Plan:
         return verifier.stream_size(self.items)
 
     @cached_property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """Where each part begins and ends in the stream."""
+        # However large a bundle is, its large files do not make more parts than it may have.
+        least = max(LARGE, self.size // _MOST_LARGE)
+        ends = [] if self.fill else [item.offset for item in self.items if item.size >= least]
+        starts = [0]
+        for end in (*ends, self.size):
+            starts += range(starts[-1] + self.part_size, end, self.part_size)
+            starts.append(end)
+        return tuple(itertools.pairwise(starts))
+
+    @cached_property
     def part_sizes(self) -> tuple[int, ...]:
         """Bytes of every part."""
-        count = -(-self.size // self.part_size)
-        sizes = [self.part_size] * (count - 1)
-        return (*sizes, self.size - self.part_size * (count - 1))
+        return tuple(end - start for start, end in self.ranges)
+
+    @cached_property
+    def heads(self) -> Mapping[int, Item]:
+        """Number of a part, from 1 → the object that it begins with, if it holds all of it."""
+        places = {item.offset: item for item in self.items if item.size}
+        rows = [(n, places.get(start), end) for n, (start, end) in enumerate(self.ranges, 1)]
+        return {n: item for n, item, end in rows if item and item.offset + item.size <= end}
 
     @cached_property
     def digest(self) -> str:
         """Identity of what it says and of how it is cut; equal plans give equal parts."""
-        return hashlib.sha256(self.text(0, [("", 0, "")])).hexdigest()
+        return hashlib.sha256(
+            self.text(0, [("", size, "") for size in self.part_sizes])
+        ).hexdigest()
 
     def text(self, sequence: int, parts: Sequence[tuple[str, int, str]]) -> bytes:
         """`bundle.json`: one row a line, so that two of them can be compared by eye."""
@@ -182,6 +208,8 @@ def plan(
     prints: Mapping[str, Print],
     part_size: int,
     since: Index | None,
+    *,
+    fill: bool,
 ) -> Plan:
     """Lay out a bundle.
 
@@ -216,6 +244,7 @@ def plan(
     return Plan(
         name=name,
         part_size=part_size,
+        fill=fill,
         items=tuple(verifier.laid_out((digest, sizes[digest]) for digest in carried)),
         sources=sources,
         prints=prints,

@@ -15,7 +15,7 @@ from kit.bundles import verifier
 from kit.bundles.contents import EMPTY, artifact
 from kit.digest import Digest
 from kit.errors import content_error, environment_error, usage_error
-from kit.images.oci import MANIFEST
+from kit.images.media_types import MANIFEST
 from kit.locks import registry_login
 from kit.locks.http import Client
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from kit.bundles import verifier
 from kit.errors import environment_error, usage_error
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Sequence
 
     from kit.project import Project
@@ -97,6 +97,8 @@ def _parsed(text: str, where: str) -> bytes:
 
 
 def _ssh_keygen(*words: str) -> subprocess.CompletedProcess[bytes]:
+    import subprocess
+
     if shutil.which("ssh-keygen") is None:
         raise environment_error(
             "signing needs ssh-keygen, which is not installed",

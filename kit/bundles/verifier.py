@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import argparse
 import base64
+import bisect
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
 import stat
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -117,7 +118,10 @@ class Content(NamedTuple):
 
 
 class Index(NamedTuple):
-    """What `bundle.json` says, checked; `identity` is its SHA-256."""
+    """What `bundle.json` says, checked; `identity` is its SHA-256.
+
+    `starts` says where in the stream each part begins.
+    """
 
     identity: str
     name: str
@@ -125,6 +129,7 @@ class Index(NamedTuple):
     kit: str
     part_size: int
     parts: tuple[Part, ...]
+    starts: tuple[int, ...]
     items: tuple[Item, ...]
     contents: tuple[Content, ...]
     requires: Mapping[str, int]
@@ -137,9 +142,14 @@ class Index(NamedTuple):
 
     def parts_at(self, offset: int, count: int) -> list[str]:
         """The names of the parts that hold these bytes."""
-        first = offset // self.part_size
-        last = max(offset, offset + count - 1) // self.part_size
+        first, _ = self.place(offset)
+        last, _ = self.place(max(offset, offset + count - 1))
         return [part.name for part in self.parts[first : last + 1]]
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """The part that holds a byte of the stream, counted from 0, and where in it."""
+        number = bisect.bisect_right(self.starts, offset) - 1
+        return number, offset - self.starts[number]
 
     def parts_of(self, item: Item) -> list[str]:
         """The names of the parts that hold an object and its header."""
@@ -232,6 +242,7 @@ def parse(text: bytes, where: str) -> Index:
     _need(isinstance(name, str) and _NAME.fullmatch(name), where, "name", name)
     _need(_is_text(document["kit"], 100), where, "kit", document["kit"])
     part_size = _count(document["part_size"], 1, where, "part_size")
+    parts = _parts(document["parts"], part_size, where)
     objects = _objects(document["objects"], where, "objects")
     _need(len(objects) >= len(HEAD), where, "objects", len(objects))
     items = tuple(laid_out(objects))
@@ -240,6 +251,8 @@ def parse(text: bytes, where: str) -> Index:
     numbered = [item.sha256 for item in items] + list(requires)
     twice = len(numbered) - len(set(numbered)) + len(required) - len(requires)
     _need(not twice, where, "objects", "one twice")
+    starts = tuple(itertools.accumulate((part.size for part in parts), initial=0))
+    _need(starts[-1] == stream_size(items), where, "parts", "another length")
     base = document["base"]
     _need(base is None or _digest(base, where), where, "base", base)
     _need((base is None) == (not requires), where, "requires", "without a base")
@@ -249,7 +262,8 @@ def parse(text: bytes, where: str) -> Index:
         sequence=_count(document["sequence"], 1, where, "sequence"),
         kit=document["kit"],
         part_size=part_size,
-        parts=_parts(document["parts"], part_size, stream_size(items), where),
+        parts=parts,
+        starts=starts[:-1],
         items=items,
         contents=_contents(document["contents"], numbered, where),
         requires=requires,
@@ -259,15 +273,13 @@ def parse(text: bytes, where: str) -> Index:
     return index
 
 
-def _parts(found: Any, part_size: int, total: int, where: str) -> tuple[Part, ...]:
+def _parts(found: Any, part_size: int, where: str) -> tuple[Part, ...]:
     rows = _rows(found, 3, MOST_PARTS, where, "parts")
     parts = []
     for number, (name, size, sha256) in enumerate(rows, 1):
         _need(name == part_name(number), where, "parts", name)
-        expected = min(part_size, total - (number - 1) * part_size)
-        _need(type(size) is int and 0 < size == expected, where, "size of " + name, size)
+        _need(type(size) is int and 0 < size <= part_size, where, "size of " + name, size)
         parts.append(Part(name, size, _digest(sha256, where)))
-    _need(sum(part.size for part in parts) == total, where, "parts", "another length")
     return tuple(parts)
 
 
@@ -647,7 +659,7 @@ class Stream:
         """The same piece by piece; each is overwritten by the next."""
         buffer = memoryview(bytearray(min(_CHUNK, max(count, 1))))
         while count:
-            number, inside = divmod(offset, self._index.part_size)
+            number, inside = self._index.place(offset)
             part = self._index.parts[number]
             want = min(count, part.size - inside)
             yield from self._part(part, inside, want, buffer)
@@ -881,6 +893,8 @@ class _Check:
         self, stream: Stream, wanted: Sequence[int], on_bytes: Callable[[int], object]
     ) -> list[tuple[int | None, set[str], str]]:
         """Hash objects on all cores and hold what stands between them against what must."""
+        from concurrent.futures import ThreadPoolExecutor
+
         index = self.index
         assert index is not None
         bad: list[tuple[int | None, set[str], str]] = []

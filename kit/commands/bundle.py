@@ -125,6 +125,7 @@ def _create(place: Project, options: argparse.Namespace) -> int:
     settings = create.Settings(
         name=name,
         part_size=part_size,
+        fill=options.part_size is not None,
         since=_since(options.since),
         sequence=options.sequence,
         key=Path(options.key[0]) if options.key else None,

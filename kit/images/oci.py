@@ -14,18 +14,12 @@ from typing import TYPE_CHECKING, Any
 from kit.digest import CHUNK, Digest
 from kit.errors import content_error, environment_error
 from kit.files import atomic_writer, locked, make_folder, write_bytes, write_json
+from kit.images.media_types import CONFIG, INDEX, LAYER, LAYER_GZIP, MANIFEST, NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
-CONFIG = "application/vnd.oci.image.config.v1+json"
-LAYER = "application/vnd.oci.image.layer.v1.tar"
-LAYER_GZIP = f"{LAYER}+gzip"
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-NAME = "org.opencontainers.image.ref.name"
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _LAYERS = {
     LAYER: LAYER,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from kit.artifacts import bounded
 from kit.digest import Digest
 from kit.errors import content_error, environment_error, usage_error
-from kit.images import oci
+from kit.images.media_types import CONFIG, DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST
 from kit.locks.connection import NotFound
 from kit.locks.lock import Input
-from kit.locks.registry import DOCKER_INDEX, DOCKER_MANIFEST, DOCUMENT_LIMIT, Registry, is_name
+from kit.locks.registry import DOCUMENT_LIMIT, Registry, is_name
 from kit.locks.registry_login import DOCKER_HUB
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kit.store import Reception, Store
 
 PREFIX = "oci:"
-_CONFIGS = (oci.CONFIG, "application/vnd.docker.container.image.v1+json")
+_CONFIGS = (CONFIG, "application/vnd.docker.container.image.v1+json")
 _DEEPEST_INDEX = 3
 _USUAL_VARIANTS = {"amd64": ("", "v1"), "arm64": ("", "v8")}
 """Variants that every machine of an architecture runs, the first of them preferred."""
@@ -138,7 +138,7 @@ def _resolve(image: ImageReference, platform: str, client: Client) -> Iterator[I
             registry.manifest(str(digests[0]))
         for _ in range(_DEEPEST_INDEX):
             document = _document(content, name)
-            if _media_type(document, name) not in (oci.INDEX, DOCKER_INDEX):
+            if _media_type(document, name) not in (INDEX, DOCKER_INDEX):
                 break
             chosen = _choose(document, platform, image.reference)
             content = registry.manifest(str(chosen.digest))
@@ -217,7 +217,7 @@ def _media_type(document: dict[str, Any], name: str) -> str:
         )
     if is_index == is_image:
         raise content_error(f"{name}: neither the manifest of an image nor an index")
-    known = (oci.INDEX, DOCKER_INDEX) if is_index else (oci.MANIFEST, DOCKER_MANIFEST)
+    known = (INDEX, DOCKER_INDEX) if is_index else (MANIFEST, DOCKER_MANIFEST)
     said = document.get("mediaType", known[0])
     if said not in known:
         raise content_error(f"{name}: expected a manifest of type {known[0]}, found {said!r:.200}")

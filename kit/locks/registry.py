@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from kit.digest import Digest
 from kit.errors import content_error, environment_error, usage_error
-from kit.images.oci import INDEX, MANIFEST
+from kit.images.media_types import DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST
 from kit.locks import mirrors
 from kit.locks.connection import NotFound, Refused
 from kit.locks.registry_login import (
@@ -34,8 +34,6 @@ _Result = TypeVar("_Result")
 DOCUMENT_LIMIT = 4 << 20
 """Bytes of the largest manifest, which registries limit to that too, and of a configuration."""
 _HUB_HOST = "registry-1.docker.io"
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 _ACCEPT = {"Accept": f"{INDEX}, {MANIFEST}, {DOCKER_INDEX}, {DOCKER_MANIFEST}"}
 """Every form that the kit reads: a registry may answer in an older one that is not asked for."""
 _NAME = re.compile(r"([a-z0-9][a-z0-9.-]*(?::[0-9]+)?)/([a-z0-9]+(?:(?:[._]|__|-+|/)[a-z0-9]+)*)")

@@ -16,7 +16,8 @@ from kit.digest import Digest
 from kit.errors import ExitCode
 from kit.images.engine import RunRequest
 from kit.images.index import base_index
-from kit.images.oci import LAYER, LAYER_GZIP, MANIFEST, Layout
+from kit.images.media_types import LAYER, LAYER_GZIP, MANIFEST
+from kit.images.oci import Layout
 from kit.images.pulled import pulled
 from kit.locks import lock as locks
 from kit.locks.oci import write_layout

@@ -196,7 +196,7 @@ def config_place(folder):
         if file.role == "config"
     ]
     (item,) = [item for item in index.items if item.sha256 == file.sha256]
-    number, at = divmod(item.offset, index.part_size)
+    number, at = index.place(item.offset)
     return folder / index.parts[number].name, at
 
 

@@ -9,10 +9,11 @@ import subprocess
 import tarfile
 import time
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 
-from kit.bundles import create, draft, parts, verifier
+from kit.bundles import create, draft, fingerprint, parts, plan, verifier, writing
 from kit.bundles.contents import Content, Entry
 from kit.commands.bundle import bytes_of
 from kit.digest import Digest
@@ -29,11 +30,16 @@ def data(tmp_path):
     return making.noise(tmp_path / "data", SIZES)
 
 
-@pytest.fixture(autouse=True, params=[0, 1 << 40], ids=["at once", "before"])
+@pytest.fixture(autouse=True, params=["at once", "before", "by parts", "by parts at once"])
 def hashed(request, monkeypatch):
-    """Files are hashed while parts are written, as more than fits into memory is, or before."""
+    """Files are hashed while parts are written, as more than fits into memory is, or before.
+
+    Or parts begin with large files, and the digests of these come out of that.
+    """
     monkeypatch.setattr(draft, "LATE", 1)
-    monkeypatch.setattr(create, "_memory", lambda: request.param)
+    memory = 0 if request.param.endswith("at once") else 1 << 40
+    monkeypatch.setattr(writing, "_memory", lambda: memory)
+    monkeypatch.setattr(plan, "LARGE", 2000 if request.param.startswith("by parts") else 1 << 26)
 
 
 def settings(**options):
@@ -70,6 +76,78 @@ def test_the_joined_parts_are_an_oci_layout(tmp_path, place, data):
         assert names[:2] == ["oci-layout", "index.json"]
         assert len(set(names)) == len(names)
         assert {(m.mtime, m.uid, m.gid, m.mode, m.uname) for m in archive} == {(0, 0, 0, 0o644, "")}
+
+
+def test_a_part_begins_with_each_large_file_unless_parts_have_to_be_full(
+    tmp_path, place, data, monkeypatch
+):
+    monkeypatch.setattr(plan, "LARGE", 4000)
+    making.make(place, tmp_path / "out", data, settings=settings())
+    index = making.index_of(tmp_path / "out")
+    inside = [index.place(item.offset)[1] for item in index.items if item.size >= 4000]
+    assert len(inside) == 3
+    assert inside == [0, 0, 0]
+    assert max(part.size for part in index.parts) == 20_000
+    making.make(place, tmp_path / "full", data, settings=settings(fill=True))
+    parts_ = making.index_of(tmp_path / "full").parts
+    assert {part.size for part in parts_[:-1]} == {20_000}
+    one, two = (
+        b"".join(path.read_bytes() for path in sorted((tmp_path / name).glob("part-*")))
+        for name in ("out", "full")
+    )
+    assert one == two
+
+
+def test_a_file_that_a_part_begins_with_is_hashed_once(tmp_path, place, data, monkeypatch):
+    """By writing the part; where that is done already, its digest is taken from the journal."""
+    hashed = []
+    real = fingerprint.Memory.hash
+    monkeypatch.setattr(
+        fingerprint.Memory,
+        "hash",
+        lambda self, path, on: hashed.append(Path(path).stat().st_size) or real(self, path, on),
+    )
+    monkeypatch.setattr(plan, "LARGE", 4000)
+    with monkeypatch.context() as patch:
+        patch.setattr(writing.Writing, "write_beside", making.fail)
+        with pytest.raises(making.Failed):
+            making.make(place, tmp_path / "out", data, settings=settings(part_size=50_000))
+    first = sorted(hashed)
+    hashed.clear()
+    (tmp_path / ".out.partial" / "part-0002").unlink()
+    making.make(place, tmp_path / "out", data, settings=settings(part_size=50_000))
+    for sizes in (first, hashed):
+        assert not {5000, 20_000, 40_000} & set(sizes)
+    index = making.index_of(tmp_path / "out")
+    assert len(index.parts) == 4
+    assert verifier.check(tmp_path / "out").ok
+    hashed.clear()
+    making.make(place, tmp_path / "another", data, settings=settings(part_size=50_000))
+    assert not {5000, 20_000, 40_000} & set(hashed)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+def test_a_large_file_that_changes_while_its_part_is_written(
+    tmp_path, place, data, monkeypatch, jobs
+):
+    monkeypatch.setattr(plan, "LARGE", 4000)
+    changed = data / "d2" / "file-5"
+    real = plan.Plan._content
+
+    def content(self, item, start, end):
+        for piece in real(self, item, start, end):
+            if self.sources[item.sha256] == str(changed):
+                changed.write_bytes(bytes(40_000))
+            yield piece
+
+    chosen = settings(part_size=50_000, jobs=jobs)
+    with monkeypatch.context() as patch:
+        patch.setattr(plan.Plan, "_content", content)
+        with pytest.raises(KitError, match="file-5: changed") as caught:
+            making.make(place, tmp_path / "out", data, settings=chosen)
+    assert caught.value.exit_code == 4
+    making.make(place, tmp_path / "out", data)
+    assert verifier.check(tmp_path / "out").ok
 
 
 def test_every_object_is_there_once(tmp_path, place, data):
@@ -116,7 +194,7 @@ def test_a_part_that_a_power_cut_emptied_is_named(tmp_path, place, data, monkeyp
     known = json.loads(mark.read_bytes())
     # On some file systems the file has its size and times, and zeros.
     [row] = [row for row in known["files"] if row[0] == part.name]
-    row[1:] = create.mark_of(part.lstat())[1:4]
+    row[1:] = fingerprint.mark_of(part.lstat())[1:4]
     mark.write_text(json.dumps(known))
     assert making.make(place, tmp_path / "out", data).was_there
     monkeypatch.setattr(create, "_boot", lambda: "another")
@@ -127,10 +205,10 @@ def test_a_part_that_a_power_cut_emptied_is_named(tmp_path, place, data, monkeyp
 
 def test_a_part_that_was_lost_with_its_memory_is_written_again(tmp_path, place, data, monkeypatch):
     making.make(place, tmp_path / "calm", data)
-    monkeypatch.setattr(create._Writing, "write_beside", making.fail)
-    with pytest.raises(making.Failed):
-        making.make(place, tmp_path / "out", data)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(writing.Writing, "write_beside", making.fail)
+        with pytest.raises(making.Failed):
+            making.make(place, tmp_path / "out", data)
     part = tmp_path / ".out.partial" / "part-0003"
     part.write_bytes(bytes(part.stat().st_size))
     with (part.parent / ".journal").open("ab") as journal:
@@ -218,6 +296,16 @@ def test_a_file_that_is_not_what_it_should_be_is_told(tmp_path, place, data):
             create.create(place, [content], out, settings())
         assert caught.value.exit_code == 4
         assert not out.exists()
+
+
+def test_two_files_that_should_be_the_same_and_are_not(tmp_path, place):
+    (tmp_path / "one").write_bytes(b"1" * 5000)
+    (tmp_path / "two").write_bytes(b"2" * 5000)
+    claimed = Digest.of_file(tmp_path / "one")
+    entries = tuple(Entry(name, "deb", str(tmp_path / name), claimed) for name in ("one", "two"))
+    content = Content("inputs", "x", "s", "why", entries)
+    with pytest.raises(KitError, match=f"two is not what it was: expected {claimed}"):
+        create.create(place, [content], tmp_path / "out", settings())
 
 
 @pytest.mark.parametrize("what", ["pipe", "link out", "folder link", "dangling"])

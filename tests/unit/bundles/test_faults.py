@@ -20,7 +20,7 @@ KINDS = ["flip", "truncate", "delete", "swap"]
 def names_at(index, part, offset):
     """What a report may call the place of a byte of a part: its object, or the part itself."""
     at = int(part.removeprefix("part-")) - 1
-    place = at * index.part_size + offset
+    place = index.starts[at] + offset
     for number, item in enumerate(index.items):
         if item.offset <= place < item.offset + item.size:
             head = number < len(verifier.HEAD) or item.sha256 == verifier.EMPTY

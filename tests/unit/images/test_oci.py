@@ -11,7 +11,8 @@ import pytest
 
 from kit.digest import Digest
 from kit.errors import ExitCode, KitError
-from kit.images.oci import DOCKER_MANIFEST, LAYER_GZIP, MANIFEST, Layer, Layout, archive
+from kit.images.media_types import DOCKER_MANIFEST, LAYER_GZIP, MANIFEST
+from kit.images.oci import Layer, Layout, archive
 
 
 def _image(layout, name="test/a:1", body=b"\0" * 1024, labels=None):

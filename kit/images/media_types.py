@@ -1,0 +1,10 @@
+"""What OCI and Docker call the documents of an image, and the annotation that names one."""
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+LAYER_GZIP = f"{LAYER}+gzip"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+NAME = "org.opencontainers.image.ref.name"
