@@ -52,12 +52,12 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str]) -> str:
 
 
 def size(count: int) -> str:
-    """`1536` → `1.5 KB`, in powers of 1024."""
+    """`1500` → `1.5 KB`, in powers of 1000, as `--part-size` and disks count."""
     value = float(count)
     for unit in ("B", "KB", "MB", "GB"):
-        if value < 1024 or unit == "GB":
+        if value < 1000 or unit == "GB":
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
+        value /= 1000
     raise AssertionError
 
 
@@ -70,7 +70,6 @@ def progress(total: int, label: str) -> tqdm[Any]:
         desc=label,
         unit="B",
         unit_scale=True,
-        unit_divisor=1024,
         disable=None,
         leave=False,
         file=sys.stderr,

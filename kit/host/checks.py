@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from kit.host.check import Status
     from kit.host.facts import Engine, HostFacts
 
-GIB = 1 << 30
-REHEARSAL_DISK = 3 * GIB
+_GB = 10**9
+REHEARSAL_DISK = 3 * _GB
 """Bytes for the rehearsal: inputs, image in the kit's home, layers in the engine (measured)."""
-IMAGE_DISK = 63 * GIB
+IMAGE_DISK = 63 * _GB
 """Bytes that building a TensorRT-LLM image takes.
 
 Source: its guide to building from source, "approximate disk space … 63 GB", releases 0.8.0 on.
 """
-SHARED_MEMORY = GIB
+SHARED_MEMORY = _GB
 """Bytes of /dev/shm for NCCL's segments and Triton's Python backend.
 
 Source: the 64 MiB that engines give by default end in "Error while creating shared memory segment"
@@ -34,7 +34,7 @@ Source: the 64 MiB that engines give by default end in "Error while creating sha
 """
 STACK = 64 << 20
 """Bytes of stack. Source: TensorRT-LLM's docker/Makefile runs with `--ulimit stack=67108864`."""
-BUILD_MEMORY = 64 * GIB
+BUILD_MEMORY = 64 * _GB
 """Bytes of memory that building a 7B engine took in releases up to 0.7 (TensorRT-LLM#102, #743)."""
 INODES = 200_000
 """Files of an unpacked image and its base, with room for a second one."""

@@ -18,7 +18,7 @@ from kit.diagnose.naming import named
         ("cuda", "12.4", "550.54.14"),
         ("cuda_error", "35", "older"),
         ("xid", "79", "bus"),
-        ("bytes", "9637888", "9.2 MB"),
+        ("bytes", "9637888", "9.6 MB"),
     ],
 )
 def test_numbers_have_names(kind: str, value: str, part: str) -> None:
