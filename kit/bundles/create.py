@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import kit
 from kit import files
-from kit.bundles import fingerprint, verifier
+from kit.bundles import fingerprint
 from kit.bundles.fingerprint import mark_of
-from kit.bundles.verifier import Part
 from kit.digest import Digest
 from kit.errors import content_error, usage_error
 from kit.files import disk_errors, locked, write_json
@@ -62,13 +61,13 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A finished bundle; `was_there` if nothing had to be done."""
+    """A finished bundle; `parts`: name, bytes, SHA-256; `was_there` if it was made before."""
 
     folder: Path
     name: str
     identity: str
     sequence: int
-    parts: tuple[Part, ...]
+    parts: tuple[tuple[str, int, str], ...]
     objects: int
     requires: int
     base: str | None
@@ -78,7 +77,7 @@ class Made:
     @property
     def size(self) -> int:
         """Bytes of the stream."""
-        return sum(part.size for part in self.parts)
+        return sum(size for _, size, _ in self.parts)
 
 
 def create(project: Project, contents: Sequence[Content], out: Path, settings: Settings) -> Made:
@@ -172,13 +171,17 @@ class Bundle:
     @property
     def signer(self) -> str | None:
         """Fingerprint of the key that signs."""
-        return verifier.fingerprint(self.key) if self.key else None
+        if self.key is None:
+            return None
+        from kit.bundles import verifier
+
+        return verifier.fingerprint(self.key)
 
     def present(self) -> Made:
         """The bundle that is there already, if it is this one and nobody has touched it."""
         known = read(self.mark)
         try:
-            rows = tuple(Part(*row) for row in known["made"]["parts"])
+            rows = tuple(tuple(row) for row in known["made"]["parts"])
             made = Made(**{**known["made"], "parts": rows, "folder": self.out, "was_there": True})
         except (KeyError, TypeError):
             made = None
@@ -211,12 +214,13 @@ class Bundle:
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(self.settings.jobs) as pool:
-            paths = [self.out / part.name for part in made.parts]
-            for part, found in zip(made.parts, pool.map(Digest.of_file, paths), strict=True):
-                if found.hex != part.sha256:
+            paths = [self.out / name for name, _, _ in made.parts]
+            found = pool.map(Digest.of_file, paths)
+            for path, (_, _, expected), digest in zip(paths, made.parts, found, strict=True):
+                if digest.hex != expected:
                     raise content_error(
-                        f"{self.out / part.name}: damaged since it was made: expected "
-                        f"{part.sha256}, found {found.hex}",
+                        f"{path}: damaged since it was made: expected {expected}, "
+                        f"found {digest.hex}",
                         hint=f"rm -r {shlex.quote(str(self.out))}, and the same command again",
                     )
 

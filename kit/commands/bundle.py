@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kit import project as projects
-from kit.bundles import sign, verifier
-from kit.console import Stopwatch, envelope, note, progress, result, size, table, visible
+from kit.console import Stopwatch, envelope, note, result, size
 from kit.errors import ExitCode, KitError, usage_error
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from kit.bundles.verifier import Index, Report
+    from kit.bundles.verifier import Index
     from kit.project import Project
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -25,18 +24,22 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
 def run(options: argparse.Namespace) -> int:
     """Dispatch to the action."""
-    actions: dict[str, Callable[[Project, argparse.Namespace], int]] = {
-        "create": _create,
-        "verify": _verify,
-        "load": _load,
-        "list": _list,
-        "push": _push,
-        "export": _export,
-    }
     _refuse_misplaced(options)
+    if options.action == "create":
+        return _create(projects.find(), options)
+    from kit.bundles.verifier import Refused
+    from kit.commands import bundle_received as received
+
+    actions: dict[str, Callable[[Project, argparse.Namespace], int]] = {
+        "verify": received.verify,
+        "load": received.load,
+        "list": received.list_,
+        "push": received.push,
+        "export": received.export,
+    }
     try:
         return actions[options.action](projects.find(), options)
-    except verifier.Refused as error:
+    except Refused as error:
         raise KitError(str(error), exit_code=ExitCode(error.code)) from error
 
 
@@ -143,7 +146,10 @@ def _create(place: Project, options: argparse.Namespace) -> int:
             identity=made.identity,
             bytes=made.size,
             objects=made.objects,
-            parts=[part._asdict() for part in made.parts],
+            parts=[
+                {"name": name, "size": length, "sha256": sha256}
+                for name, length, sha256 in made.parts
+            ],
             requires=made.requires,
             base=made.base,
             folder=str(made.folder),
@@ -168,196 +174,11 @@ def _create(place: Project, options: argparse.Namespace) -> int:
 def _since(given: str | None) -> Index | None:
     if given is None:
         return None
+    from kit.bundles import verifier
+
     path = Path(given)
     path = path / verifier.INDEX if path.is_dir() else path
-    return verifier.parse(verifier.content(path, verifier.INDEX_LIMIT), str(path))
-
-
-def _checked(options: argparse.Namespace, place: Project) -> Report:
-    keys = sign.pinned(place, [Path(key) for key in options.key])
-    folder = Path(options.bundle)
-    with progress(0, "verify") as bar:
-        head = verifier.check_head(folder, keys)
-        bar.total = head.bundle.size if head.bundle else 0
-        return verifier.check(folder, keys, jobs(options.jobs), bar.update)
-
-
-def _verify(place: Project, options: argparse.Namespace) -> int:
-    report = _checked(options, place)
-    if options.receipt:
-        from kit.bundles import receipt
-
-        receipt.write(Path(options.receipt), receipt.of(report), _private(options))
-    if options.json:
-        envelope("bundle", ok=report.ok, **_outcome(report))
-    else:
-        for line in verifier.said(report):
-            result(visible(line))
-    return ExitCode.OK if report.ok else ExitCode.CONTENT
-
-
-def _load(place: Project, options: argparse.Namespace) -> int:
-    from kit.bundles import load
-
-    keys = sign.pinned(place, [Path(key) for key in options.key])
-    watch = Stopwatch()
-    loaded = load.load(
-        place,
-        Path(options.bundle),
-        keys,
-        allow_rollback=options.allow_rollback,
-        jobs=jobs(options.jobs),
-        sync=options.sync,
-    )
-    index = loaded.index
-    if options.receipt:
-        from kit.bundles import receipt
-
-        receipt.write(Path(options.receipt), receipt.of_load(loaded), _private(options))
-    for said in loaded.notes:
-        note(f"note: {said}")
-    if loaded.signer is None:
-        note("note: the bundle is not signed")
-    elif not loaded.pinned:
-        note(
-            f"note: signed by {loaded.signer}, which is not pinned here: "
-            f"put the sender's .pub into {place.home / sign.TRUSTED}"
-        )
-    if options.json:
-        envelope(
-            "bundle",
-            ok=True,
-            **_described(index),
-            signer=loaded.signer,
-            pinned=loaded.pinned,
-            contents=load.receipt_places(loaded),
-            seconds=round(watch.seconds, 3),
-        )
-        return ExitCode.OK
-    note(
-        f"{index.name}, delivery {index.sequence}: {len(index.items)} objects, "
-        f"{size(index.size)} in {watch.seconds:.1f} s"
-    )
-    rows = [[content.kind, content.name, str(where)] for content, where in loaded.places]
-    result(table(rows, ["KIND", "NAME", "WHERE"]))
-    return ExitCode.OK
-
-
-def _list(place: Project, options: argparse.Namespace) -> int:
-    """What is in a bundle, or what has been loaded here."""
-    if options.bundle is None:
-        from kit.bundles import site
-
-        found = list(site.every(place))
-        if options.json:
-            keys = ("name", "sequence", "identity", "signer", "contents")
-            envelope("bundle", ok=True, bundles=[{key: one[key] for key in keys} for one in found])
-            return ExitCode.OK
-        rows = [
-            [
-                f"{one['name']} {one['sequence']}",
-                item["kind"],
-                item["name"],
-                item["manifest"][:12],
-                item["path"],
-            ]
-            for one in found
-            for item in one["contents"]
-        ]
-        result(table(rows, ["BUNDLE", "KIND", "NAME", "DIGEST", "WHERE"]))
-        return ExitCode.OK
-    path = Path(options.bundle)
-    path = path / verifier.INDEX if path.is_dir() else path
-    index = verifier.parse(verifier.content(path, verifier.INDEX_LIMIT), str(path))
-    if options.json:
-        envelope("bundle", ok=True, **_described(index), contents=list(_contents(index)))
-        return ExitCode.OK
-    result(f"{index.name}, delivery {index.sequence}, id {index.identity} (nothing is verified)")
-    if index.base:
-        result(f"a delta to {index.base}: needs {len(index.requires)} objects")
-    rows = [
-        [
-            row["kind"],
-            visible(row["name"]),
-            str(row["files"]),
-            size(row["bytes"]),
-            visible(row["why"]),
-        ]
-        for row in _contents(index)
-    ]
-    result(table(rows, ["KIND", "NAME", "FILES", "SIZE", "WHY"]))
-    return ExitCode.OK
-
-
-def _push(place: Project, options: argparse.Namespace) -> int:
-    from kit.bundles import load, push
-
-    if not options.target:
-        raise usage_error(
-            "kit bundle push BUNDLE REGISTRY/PREFIX: where to?",
-            hint=f"kit bundle push {options.bundle} registry.site:5000/kit",
-        )
-    index = load.refuse(_checked(options, place), Path(options.bundle))
-    pushed = push.push(Path(options.bundle), index, options.target, jobs=jobs(options.jobs))
-    if options.json:
-        envelope("bundle", ok=True, **_described(index), pushed=pushed)
-        return ExitCode.OK
-    for row in pushed:
-        result(row["reference"])
-    return ExitCode.OK
-
-
-def _export(place: Project, options: argparse.Namespace) -> int:
-    from kit.bundles import export, load
-
-    if options.to not in export.FORMATS:
-        raise usage_error("kit bundle export BUNDLE: expected --to hauler or --to zarf")
-    report = verifier.check_head(Path(options.bundle), sign.pinned(place, []))
-    index = load.refuse(report, Path(options.bundle))
-    print(export.FORMATS[options.to](Path(options.bundle), index), end="")
-    return ExitCode.OK
-
-
-def _private(options: argparse.Namespace) -> Path | None:
-    return Path(options.sign_with) if options.sign_with else None
-
-
-def _described(index: Index) -> dict[str, Any]:
-    return {
-        "name": index.name,
-        "sequence": index.sequence,
-        "identity": index.identity,
-        "bytes": index.size,
-        "objects": len(index.items),
-        "parts": [part._asdict() for part in index.parts],
-        "requires": len(index.requires),
-        "base": index.base,
-    }
-
-
-def _outcome(report: Report) -> dict[str, Any]:
-    described = _described(report.bundle) if report.bundle else {}
-    return {
-        **described,
-        "signer": report.signer,
-        "pinned": report.pinned,
-        "checked": report.objects,
-        "problems": [
-            {"name": problem.what, "kind": problem.kind, "detail": problem.detail}
-            for problem in report.problems
-        ],
-    }
-
-
-def _contents(index: Index) -> Iterator[dict[str, Any]]:
-    sizes = {**index.requires, **{item.sha256: item.size for item in index.items}}
-    for content in index.contents:
-        yield {
-            "name": content.name,
-            "kind": content.kind,
-            "stack": content.stack or None,
-            "why": content.why,
-            "manifest": f"sha256:{content.manifest}",
-            "files": len(content.files),
-            "bytes": sum(sizes[file.sha256] for file in content.files),
-        }
+    try:
+        return verifier.parse(verifier.content(path, verifier.INDEX_LIMIT), str(path))
+    except verifier.Refused as error:
+        raise KitError(str(error), exit_code=ExitCode(error.code)) from error
