@@ -51,14 +51,19 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str]) -> str:
     )
 
 
-def size(count: int) -> str:
+def size(count: int, base: int = 1000) -> str:
     """`1500` → `1.5 KB`, in powers of 1000, as `--part-size` and disks count."""
     value = float(count)
     for unit in ("B", "KB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
+        if value < base or unit == "GB":
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
+        value /= base
     raise AssertionError
+
+
+def memory_size(count: int) -> str:
+    """`1536` → `1.5 KB`, in powers of 1024, as hosts and GPUs are sold."""
+    return size(count, 1024)
 
 
 def progress(total: int, label: str) -> tqdm[Any]:

@@ -137,7 +137,7 @@ def _execute(
     results.members(bench.folder.work)
     console.note(
         f"[{step.name}] done in {shown(watch.seconds)}, "
-        f"peak memory {console.size(measured.peak_memory_bytes)}"
+        f"peak memory {console.memory_size(measured.peak_memory_bytes)}"
     )
     return _command(bench, step, log, before, measured, spread)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kit import console, data
+from kit.console import memory_size
 from kit.data import gpus, releases
 from kit.errors import nearest, usage_error
 from kit.examples import model_facts
@@ -135,10 +136,10 @@ class Memory:
                 str(stage.number),
                 _span(stage.ranks),
                 str(stage.layers),
-                console.size(stage.weights_size),
-                console.size(stage.cache.size),
-                f"{console.size(stage.workspace_size)} or more",
-                f"{console.size(stage.total)} or more",
+                memory_size(stage.weights_size),
+                memory_size(stage.cache.size),
+                f"{memory_size(stage.workspace_size)} or more",
+                f"{memory_size(stage.total)} or more",
             ]
             for stage in self.stages
         ]
@@ -158,7 +159,7 @@ class Memory:
             yield f"stage {', '.join(str(stage.number) for stage in stages)}"
             width = max(len(figure.name) for figure in figures)
             for figure in figures:
-                size = console.size(figure.size).rjust(9)
+                size = memory_size(figure.size).rjust(9)
                 yield f"  {figure.name.ljust(width)} {size} = {figure.formula}"
             if (pool := stages[0].pool) is not None:
                 yield f"  {_pool_line(pool, stages[0].served)}"
@@ -173,10 +174,10 @@ class Memory:
         needed = largest.weights_size + largest.workspace_size
         if largest.pool is None:
             needed += largest.cache.size
-        has = f"{gpu.name}, {console.size(gpu.size)}"
+        has = f"{gpu.name}, {memory_size(gpu.size)}"
         if needed > gpu.size:
-            return f"{has}: too small: stage {largest.number} needs {console.size(needed)} or more"
-        return f"{has}: {console.size(gpu.size - needed)} are left at most"
+            return f"{has}: too small: stage {largest.number} needs {memory_size(needed)} or more"
+        return f"{has}: {memory_size(gpu.size - needed)} are left at most"
 
 
 def estimate(
@@ -310,7 +311,7 @@ def _pool_line(pool: Pool, served: int | None) -> str:
     what = f"a server, and the C++ runtime, take {share} of what is free for the cache at once"
     if pool.size is None or served is None:
         return f"{what}: {pool.reason}"
-    return f"{what}: {console.size(pool.size)} at most, in all {console.size(served)} or more"
+    return f"{what}: {memory_size(pool.size)} at most, in all {memory_size(served)} or more"
 
 
 def _stage_dict(stage: Stage) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.console import size
+from kit.console import memory_size, size
 from kit.host import gpu_checks
 from kit.host.check import Check
 from kit.host.facts import UNLIMITED
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kit.host.check import Status
     from kit.host.facts import Engine, HostFacts
 
-_GB = 10**9
+_GB, _GIB = 10**9, 1 << 30
 REHEARSAL_DISK = 3 * _GB
 """Bytes for the rehearsal: inputs, image in the kit's home, layers in the engine (measured)."""
 IMAGE_DISK = 63 * _GB
@@ -26,7 +26,7 @@ IMAGE_DISK = 63 * _GB
 
 Source: its guide to building from source, "approximate disk space … 63 GB", releases 0.8.0 on.
 """
-SHARED_MEMORY = _GB
+SHARED_MEMORY = _GIB
 """Bytes of /dev/shm for NCCL's segments and Triton's Python backend.
 
 Source: the 64 MiB that engines give by default end in "Error while creating shared memory segment"
@@ -34,7 +34,7 @@ Source: the 64 MiB that engines give by default end in "Error while creating sha
 """
 STACK = 64 << 20
 """Bytes of stack. Source: TensorRT-LLM's docker/Makefile runs with `--ulimit stack=67108864`."""
-BUILD_MEMORY = 64 * _GB
+BUILD_MEMORY = 64 * _GIB
 """Bytes of memory that building a 7B engine took in releases up to 0.7 (TensorRT-LLM#102, #743)."""
 INODES = 200_000
 """Files of an unpacked image and its base, with room for a second one."""
@@ -174,22 +174,24 @@ def _memory(facts: HostFacts) -> Iterator[Check]:
     yield Check(
         "memory",
         "warning" if small else "ok",
-        f"{size(usable)}" + (" (limit of the cgroup)" if limited else ""),
-        f"{size(BUILD_MEMORY)} for a 7B engine of releases up to 0.7" if facts.gpus else None,
+        f"{memory_size(usable)}" + (" (limit of the cgroup)" if limited else ""),
+        f"{memory_size(BUILD_MEMORY)} for a 7B engine of releases up to 0.7"
+        if facts.gpus
+        else None,
         "a newer release, fewer --workers, or swap" if small else None,
     )
     shm = facts.disk("shm")
     if shm is None:
         why = facts.reason("disks.shm") or "none"
-        yield Check("shared memory", "unknown", why, size(SHARED_MEMORY), "df -h /dev/shm")
+        yield Check("shared memory", "unknown", why, memory_size(SHARED_MEMORY), "df -h /dev/shm")
         return
     # Containers of the kit get a /dev/shm of their own, of this size: the host's is for --ipc=host.
     enough = shm.free_bytes >= SHARED_MEMORY
     yield Check(
         "shared memory",
         "ok" if enough else "warning",
-        f"{size(shm.free_bytes)} of {size(shm.total_bytes)} free at {shm.path}",
-        f"{size(SHARED_MEMORY)} free",
+        f"{memory_size(shm.free_bytes)} of {memory_size(shm.total_bytes)} free at {shm.path}",
+        f"{memory_size(SHARED_MEMORY)} free",
         None
         if enough
         else "--shm-size=1g where this is a container; sudo mount -o remount,size=8G /dev/shm; "
@@ -217,7 +219,7 @@ def _limits(facts: HostFacts) -> Iterator[Check]:
             "stack",
             "warning" if low else "ok",
             _amount(stack.hard),
-            f"{size(STACK)} or more may be asked for",
+            f"{memory_size(STACK)} or more may be asked for",
             f"--ulimit stack={STACK}; ulimit -H -s unlimited" if low else None,
         )
 
@@ -282,4 +284,4 @@ def _environment(facts: HostFacts) -> Iterator[Check]:
 
 
 def _amount(value: int) -> str:
-    return "unlimited" if value == UNLIMITED else size(value)
+    return "unlimited" if value == UNLIMITED else memory_size(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kit.console import size
+from kit.console import memory_size, size
 from kit.errors import KitError
 from kit.files import free_bytes
 from kit.host import system
@@ -121,10 +121,10 @@ def _memory(release: str, jobs: int | None) -> Finding:
         usable = usable if bound is None else min(usable, bound)
     count = jobs or processor.usable_cores
     need = needs.memory_per_job(release)
-    has = f"{size(usable)} for {count} compilers at a time"
+    has = f"{memory_size(usable)} for {count} compilers at a time"
     if need.bytes is None:
         return Finding("memory", "unknown", f"{has}; what each takes: {need.hole}")
-    has += f"; each takes about {size(need.bytes)} or more"
+    has += f"; each takes about {memory_size(need.bytes)} or more"
     if usable < need.bytes * count:
         fitting = max(1, usable // need.bytes)
         few = f"kit build --jobs {fitting}, fewer {_ARCHITECTURES}, or more memory or swap"

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from kit import __version__, cli
+from kit import __version__, arguments, cli
 from kit.errors import ExitCode, KitError, nearest, usage_error
 from tests.conftest import ROOT
 
@@ -97,10 +97,10 @@ def test_wrong_usage_is_two_and_says_where_help_is(arguments):
 
 
 def test_every_command_has_an_example_in_its_help():
-    commands = cli.parser()._subparsers._group_actions[0].choices
+    commands = arguments.parser()._subparsers._group_actions[0].choices
     assert {"lock", "fetch", "build", "run", "plan", "manifest", "verify-compat"} <= set(commands)
     for command in commands.values():
-        assert "example: kit " in command.format_help()
+        assert "example: kit " in command.filled().format_help()
 
 
 def test_plan_as_json_and_as_script():
@@ -135,7 +135,7 @@ def test_unexpected_failure_is_one_and_shows_a_traceback_only_on_request(capsys)
 
     assert cli.guarded(broken) == ExitCode.BUG
     assert "a bug in kit: RuntimeError: surprise" in capsys.readouterr().err
-    options = cli.parser().parse_args(["example", "list", "--debug"])
+    options = arguments.parser().parse_args(["example", "list", "--debug"])
     with pytest.raises(RuntimeError):
         cli.guarded(broken, options)
 

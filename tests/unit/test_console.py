@@ -47,6 +47,11 @@ def test_sizes(count, text):
     assert console.size(count) == text
 
 
+def test_memory_counts_by_1024():
+    assert console.memory_size(80 << 30) == "80.0 GB"
+    assert console.memory_size(1023) == "1023 B"
+
+
 @given(st.integers(min_value=0, max_value=1 << 60))
 def test_any_size_has_a_unit(count):
     assert console.size(count).split()[1] in ("B", "KB", "MB", "GB")

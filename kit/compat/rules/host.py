@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kit.compat.facts import ranks
 from kit.compat.rule import Result, Rule
-from kit.console import size
+from kit.console import memory_size as size
 from kit.host.checks import checks
 
 if TYPE_CHECKING:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from kit import cli
+from kit import arguments
 from kit.commands import run
 from kit.errors import ExitCode, KitError
 from kit.examples.taken import Choices
 
 
 def chosen(*words: str) -> Choices:
-    return run._choices(cli.parser().parse_args(["run", "gpt2-tiny", "--stack", "s", *words]))
+    return run._choices(arguments.parser().parse_args(["run", "gpt2-tiny", "--stack", "s", *words]))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kit.arguments import parser
 from kit.artifacts import engine as engine_reader
-from kit.cli import parser
 from kit.compat import facts
 from kit.compat.gather import Request, of_gpu, of_stack
 from kit.compat.rules import concerned

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from kit.cli import parser
+from kit.arguments import parser
 from kit.data import releases
 from kit.diagnose.naming import named
 from kit.diagnose.symptoms import TABLE, fold, patterns
