@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from kit.errors import ExitCode, KitError, environment_error
-from kit.store import refuse_cancelled
+from kit.reception import refuse_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,7 @@ from kit.locks.mirrors import rewrite
 if TYPE_CHECKING:
     from kit.locks.http import Client
     from kit.locks.intent import Debian
-    from kit.store import Reception
+    from kit.reception import Reception
 
 
 def resolve_debian(debian: Debian, architecture: str, stack: str) -> list[Input]:

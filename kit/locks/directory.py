@@ -8,13 +8,13 @@ from kit.digest import Digest
 from kit.errors import content_error, usage_error
 from kit.files import safe_member
 from kit.locks.lock import Input
-from kit.store import copy_file
+from kit.reception import copy_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kit.locks.intent import Model
-    from kit.store import Reception
+    from kit.reception import Reception
 
 PREFIX = "directory:"
 

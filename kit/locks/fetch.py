@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from kit.console import Stopwatch, progress
 from kit.errors import KitError, environment_error
-from kit.store import Store, Unsettled, refuse_cancelled
+from kit.reception import Unsettled, refuse_cancelled
+from kit.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from kit.locks.http import Client
     from kit.locks.lock import Input, Kind, Lock
     from kit.project import Project
-    from kit.store import Reception
+    from kit.reception import Reception
 
 DEFAULT_JOBS = 8
 _GRACE = 2.0

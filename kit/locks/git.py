@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kit.locks.git_cache import Tree
     from kit.locks.intent import SourceTree
     from kit.project import Project
-    from kit.store import Reception
+    from kit.reception import Reception
 
 _JOBS = 4
 """Repositories that are brought at the same time."""

@@ -26,7 +26,7 @@ from kit.files import disk_errors, make_folder
 from kit.locks import git_objects, git_program, git_server
 from kit.locks.connection import shown
 from kit.locks.git_program import Git, Unadvertised, UnknownCommit
-from kit.store import refuse_cancelled
+from kit.reception import refuse_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

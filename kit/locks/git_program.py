@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from kit.errors import content_error, environment_error
 from kit.files import explained
 from kit.locks.connection import Interrupted, NotFound, shown
-from kit.store import refuse_cancelled
+from kit.reception import refuse_cancelled
 
 if TYPE_CHECKING:
     import threading

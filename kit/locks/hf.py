@@ -16,7 +16,7 @@ from kit.locks.lock import Input
 if TYPE_CHECKING:
     from kit.locks.http import Client
     from kit.locks.intent import Model
-    from kit.store import Reception
+    from kit.reception import Reception
 
 PREFIX = "hf:"
 _LOGIN = "export HF_TOKEN=<your token>"

@@ -21,14 +21,14 @@ from kit.locks.connection import (
     require_success,
     shown,
 )
-from kit.store import Cancelled, refuse_cancelled
+from kit.reception import Cancelled, refuse_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     import urllib3
 
-    from kit.store import Reception
+    from kit.reception import Reception
 
 _Result = TypeVar("_Result")
 

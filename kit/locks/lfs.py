@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from kit.locks.http import Client
     from kit.locks.lock import Input
-    from kit.store import Reception
+    from kit.reception import Reception
 
 _BATCH = 100
 """Objects asked for at a time, as many as git-lfs does; servers may take fewer."""

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from kit.images.oci import Layout
     from kit.locks.http import Client
     from kit.locks.intent import ImageReference
-    from kit.store import Reception, Store
+    from kit.reception import Reception
+    from kit.store import Store
 
 PREFIX = "oci:"
 _CONFIGS = (CONFIG, "application/vnd.docker.container.image.v1+json")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kit.locks.http import Client
     from kit.locks.intent import Pin, Python
     from kit.locks.pip_settings import PipSettings
-    from kit.store import Reception
+    from kit.reception import Reception
 
 _LONGEST_NAME = 255
 """Bytes of a file's name, as file systems have them."""

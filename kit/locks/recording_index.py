@@ -24,7 +24,7 @@ from kit.errors import KitError, content_error, environment_error, usage_error
 from kit.locks import mirrors, pip_settings, pypi
 from kit.locks.connection import NotFound, shown
 from kit.locks.pip_settings import PipSettings
-from kit.store import Cancelled
+from kit.reception import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from kit.errors import KitError
     from kit.locks.http import Client
-    from kit.store import Reception
+    from kit.reception import Reception
 
 _Result = TypeVar("_Result")
 

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit import reception as receptions
 from kit import store as store_module
 from kit.digest import Digest
 from kit.errors import ExitCode, KitError
-from kit.store import Cancelled, Store, copy_file
+from kit.reception import Cancelled, copy_file
+from kit.store import Store
 from tests.stand_in.stored import damage, damaged, stored
 
 CONTENT = random.Random(7).randbytes(300_000)
@@ -389,9 +391,9 @@ def test_missing_ones_are_named_before_anything_is_hashed(store, many):
 def test_many_files_are_settled_together(store, monkeypatch):
     """Each file is whole on the disk before it gets its name; names are made to last at the end."""
     done = []
-    monkeypatch.setattr(store_module, "sync_folder", done.append)
-    monkeypatch.setattr(store_module.os, "sync", lambda: done.append("sync"))
-    unsettled = store_module.Unsettled()
+    monkeypatch.setattr(receptions, "sync_folder", done.append)
+    monkeypatch.setattr(receptions.os, "sync", lambda: done.append("sync"))
+    unsettled = receptions.Unsettled()
     contents = [bytes([n]) * 100 for n in range(20)]
     digests = [Digest.of_bytes(content) for content in contents]
     for content, digest in zip(contents, digests, strict=True):
@@ -412,7 +414,7 @@ def test_many_files_are_settled_together(store, monkeypatch):
 
 
 def test_many_files_are_moved_when_there_are_enough(store):
-    unsettled = store_module.Unsettled()
+    unsettled = receptions.Unsettled()
     contents = [b"%d" % number for number in range(300)]
     for content in contents:
         receive(store, content, Digest.of_bytes(content), len(content), unsettled=unsettled)
@@ -422,7 +424,7 @@ def test_many_files_are_moved_when_there_are_enough(store):
 
 
 def test_a_process_that_ends_before_leaves_what_the_next_one_finishes(store):
-    unsettled = store_module.Unsettled()
+    unsettled = receptions.Unsettled()
     receive(store, unsettled=unsettled)
     for descriptor, _, _ in unsettled._taken():
         os.close(descriptor)
@@ -433,7 +435,7 @@ def test_a_process_that_ends_before_leaves_what_the_next_one_finishes(store):
 
 
 def test_a_file_that_waits_is_locked(store):
-    unsettled = store_module.Unsettled()
+    unsettled = receptions.Unsettled()
     receive(store, unsettled=unsettled)
     cancelled = threading.Event()
     threading.Timer(0.3, cancelled.set).start()

@@ -21,7 +21,8 @@ from kit.locks.lock import Lock
 from kit.locks.resolve import resolve
 from kit.locks.tree import unpack
 from kit.project import Project
-from kit.store import Cancelled, Store
+from kit.reception import Cancelled
+from kit.store import Store
 from tests.integration.locks.conftest import noise
 from tests.stand_in.file_server import Fault
 from tests.stand_in.git_server import GitServer

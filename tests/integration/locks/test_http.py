@@ -9,7 +9,8 @@ from kit.digest import Digest
 from kit.errors import ExitCode, KitError
 from kit.locks.connection import NotFound, shown
 from kit.locks.http import ATTEMPTS, Client
-from kit.store import Cancelled, Store
+from kit.reception import Cancelled
+from kit.store import Store
 from tests.integration.locks.conftest import noise
 from tests.stand_in.file_server import Fault, FileServer
 from tests.stand_in.stored import damaged
