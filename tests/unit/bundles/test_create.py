@@ -12,6 +12,8 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kit.bundles import create, draft, fingerprint, parts, plan, verifier, writing
 from kit.bundles.contents import Content, Entry
@@ -96,6 +98,35 @@ def test_a_part_begins_with_each_large_file_unless_parts_have_to_be_full(
         for name in ("out", "full")
     )
     assert one == two
+
+
+@given(
+    st.lists(st.integers(0, 3000), min_size=2, max_size=30),
+    st.integers(600, 5000),
+    st.integers(1, 3000),
+    st.booleans(),
+)
+def test_parts_cover_the_stream_and_none_is_too_long(sizes, part_size, large, fill):
+    objects = [(f"{number:064x}", size) for number, size in enumerate(sizes)]
+    made = plan.Plan("x", part_size, fill, tuple(verifier.laid_out(objects)), {}, {}, (), {}, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "LARGE", large)
+        ranges = made.ranges
+    assert [start for start, _ in ranges[1:]] == [end for _, end in ranges[:-1]]
+    assert (ranges[0][0], ranges[-1][1]) == (0, made.size)
+    assert all(0 < size <= part_size for size in made.part_sizes)
+    if fill:
+        assert set(made.part_sizes[:-1]) <= {part_size}
+    starts = {start for start, _ in ranges}
+    least = max(large, made.size // 1000)
+    assert fill or {item.offset for item in made.items if item.size >= least} <= starts
+    heads = {item.offset for item in made.heads.values()}
+    assert heads == {
+        item.offset
+        for item in made.items
+        if item.size
+        and any(start == item.offset and item.offset + item.size <= end for start, end in ranges)
+    }
 
 
 def test_a_file_that_a_part_begins_with_is_hashed_once(tmp_path, place, data, monkeypatch):
