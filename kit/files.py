@@ -99,12 +99,12 @@ def sync_files(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path | str) -> Iterator[None]:
     """Turn what disks and their rights refuse into an error that names `path`."""
     try:
         yield
     except OSError as error:
-        if (found := explained(error, path)) is not None:
+        if (found := explained(error, Path(path))) is not None:
             raise found from error
         raise
 

@@ -13,7 +13,6 @@ import stat
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.digest import CHUNK, Digest
@@ -22,6 +21,7 @@ from kit.files import disk_errors, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
 Mark = tuple[int, int, int, int, int]
 _SETTLED = 2_000_000_000
@@ -94,18 +94,19 @@ class Memory:
             KitError: it changed meanwhile (exit 4), or cannot be read (exit 3).
         """
         hasher = hashlib.sha256()
-        with disk_errors(Path(path)):
+        with disk_errors(path):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 before = mark_of(os.fstat(descriptor))
-                buffer = memoryview(bytearray(min(CHUNK, max(before[2], 1))))
-                while count := os.readv(descriptor, [buffer]):
-                    hasher.update(buffer[:count])
-                    on_bytes(count)
+                length = 0
+                for piece in _pieces(descriptor, before[2]):
+                    hasher.update(piece)
+                    length += len(piece)
+                    on_bytes(len(piece))
                 after = mark_of(os.fstat(descriptor))
             finally:
                 os.close(descriptor)
-        if after != before:
+        if after != before or length != before[2]:
             raise content_error(f"{path}: changed while it was read", hint="try again")
         return self.note(Print(before, hasher.hexdigest()))
 
@@ -132,6 +133,16 @@ class Memory:
         self._saved = time.monotonic()
 
 
+def _pieces(descriptor: int, size: int) -> Iterator[bytes | memoryview]:
+    """All bytes of a file; each piece is overwritten by the next."""
+    if size < SMALL:  # a buffer would cost more than its content
+        yield os.read(descriptor, SMALL)
+        return
+    buffer = memoryview(bytearray(CHUNK))
+    while count := os.readv(descriptor, [buffer]):
+        yield buffer[:count]
+
+
 def batches(files: Mapping[str, Mark]) -> Iterator[list[str]]:
     """Small ones in one batch, then the largest first: no long one is left to a single core.
 
@@ -156,14 +167,14 @@ def batches(files: Mapping[str, Mark]) -> Iterator[list[str]]:
 def sample(path: str, size: int) -> bytes:
     """A few bytes of a file: two files with different samples are different."""
     hasher = hashlib.sha256()
-    with disk_errors(Path(path)), open(path, "rb", buffering=0) as stream:  # noqa: PTH123
+    with disk_errors(path), open(path, "rb", buffering=0) as stream:  # noqa: PTH123
         for place in (0, size // 2, max(0, size - _SAMPLE)):
             hasher.update(os.pread(stream.fileno(), _SAMPLE, place))
     return hasher.digest()
 
 
 def _status(path: str) -> os.stat_result:
-    with disk_errors(Path(path)):
+    with disk_errors(path):
         try:
             status = os.stat(path)  # noqa: PTH116
         except FileNotFoundError as error:

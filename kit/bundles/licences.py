@@ -27,13 +27,12 @@ def of(content: Content) -> str | None:
         name = entry.title.rpartition("/")[2]
         if isinstance(entry.source, bytes):
             continue
-        path = Path(entry.source)
         if name.endswith(".whl"):
-            found.append(_of_wheel(path) or "a package that names none")
+            found.append(_of_wheel(Path(entry.source)) or "a package that names none")
         elif _FILES.fullmatch(name):
             named.append(entry.title)
         elif name == "README.md" and content.kind in ("model", "dataset"):
-            found += _of_card(path)
+            found += _of_card(Path(entry.source))
     unique = sorted(set(found))
     more = [f"and {len(unique) - _SHOWN} more"] if len(unique) > _SHOWN else []
     files = [f"see {title}" for title in named[:3]]

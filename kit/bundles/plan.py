@@ -9,20 +9,19 @@ import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kit
 from kit.bundles import contents as contents_
 from kit.bundles import verifier
 from kit.bundles.contents import EMPTY, Known
-from kit.bundles.fingerprint import mark_of
+from kit.bundles.fingerprint import SMALL, mark_of
 from kit.digest import CHUNK
 from kit.errors import content_error, usage_error
 from kit.files import disk_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from kit.bundles.contents import Content, Entry
     from kit.bundles.fingerprint import Print
@@ -33,6 +32,7 @@ LARGE = 1 << 26
 """Bytes of a file that is worth a part of its own."""
 _MOST_LARGE = 1000
 _ZEROS = bytes(512)
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,10 @@ class Plan:
             "base": self.base,
         }
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
-        lines.append(_listed("parts", parts))
-        lines.append(_listed("objects", [f"{item.sha256} {item.size}" for item in self.items]))
-        lines.append(_listed("requires", [f"{row[0]} {row[1]}" for row in self.requires.items()]))
+        lines.append(_lines("parts", map(_ENCODE, parts)))
+        carried = [(item.sha256, item.size) for item in self.items]
+        for key, rows in (("objects", carried), ("requires", self.requires.items())):
+            lines.append(_lines(key, [f'"{sha256} {size}"' for sha256, size in rows]))
         digests = [*(item.sha256 for item in self.items), *self.requires]
         numbers = {digest: number for number, digest in enumerate(digests)}
         entries = ",\n".join(_entry(item, numbers) for item in self.known)
@@ -178,10 +179,14 @@ class Plan:
         if isinstance(source, bytes):
             yield source[start:end]
             return
-        with disk_errors(Path(source)):
+        with disk_errors(source):
             descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 self._refuse_changed(source, descriptor)
+                if end - start < SMALL:
+                    yield os.pread(descriptor, end - start, start)
+                    self._refuse_changed(source, descriptor)
+                    return
                 buffer = memoryview(bytearray(min(CHUNK, max(1, end - start))))
                 while start < end:
                     count = os.preadv(descriptor, [buffer[: end - start]], start)
@@ -268,9 +273,11 @@ def refuse_too_much(made: Plan) -> None:
             f"expected {verifier.MOST_PARTS} at most",
             hint=f"--part-size {least}",
         )
-    rows = [(verifier.part_name(n), size, "0" * 64) for n, size in enumerate(made.part_sizes, 1)]
     try:
-        verifier.parse(made.text(1, rows), "bundle.json")
+        for item in made.known:
+            said = item.content
+            titles = [entry.title for entry in said.entries]
+            verifier.check_names(said.kind, said.name, said.stack, said.why, titles)
     except verifier.Refused as error:
         raise usage_error(f"no bundle can hold this: {error}") from error
 
@@ -309,8 +316,8 @@ def _add(sources: dict[str, str | bytes], sizes: dict[str, int], content: bytes)
     return digest
 
 
-def _listed(key: str, rows: Sequence[Any]) -> str:
-    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+def _lines(key: str, rows: Iterable[str]) -> str:
+    lines = ",\n".join(rows)
     return f'"{key}": [\n{lines}\n]' if lines else f'"{key}": []'
 
 
@@ -333,4 +340,4 @@ def _entry(item: Known, numbers: Mapping[str, int]) -> str:
         is_next = last == (number - 1, entry.role)
         files.append(entry.title if is_next else (entry.title, number, entry.role))
         last = (number, entry.role)
-    return "{" + json.dumps(head)[1:-1] + ", " + _listed("files", files) + "}"
+    return "{" + json.dumps(head)[1:-1] + ", " + _lines("files", map(_ENCODE, files)) + "}"

@@ -307,9 +307,24 @@ def _files(found: Any, numbered: Sequence[str], where: str) -> tuple[File, ...]:
         else:
             title, number = row, number + 1
         _need(role and 0 <= number < len(numbered), where, "files", row)
-        files.append(File(_title(title, where), numbered[number], role))
-    _refuse_clash([file.title for file in files], where)
+        files.append(File(title, numbered[number], role))
     return tuple(files)
+
+
+def check_names(
+    kind: str, name: str, stack: str, why: str, titles: Sequence[str], where: str = INDEX
+) -> None:
+    """What a content and its files may be called.
+
+    Raises:
+        Refused: not that.
+    """
+    _need(kind in KINDS, where, "kind", kind)
+    for key, value in (("name", name), ("stack", stack), ("why", why)):
+        _need(_is_text(value, 300) or (key == "stack" and value == ""), where, key, value)
+    for title in titles:
+        _title(title, where)
+    _refuse_clash(titles, where)
 
 
 def _contents(found: Any, numbered: Sequence[str], where: str) -> tuple[Content, ...]:
@@ -318,21 +333,13 @@ def _contents(found: Any, numbered: Sequence[str], where: str) -> tuple[Content,
     for entry in found:
         _need(isinstance(entry, dict), where, "contents", entry)
         _keys(entry, ("kind", "name", "stack", "why", "manifest", "files"), where)
-        for key in ("name", "stack", "why"):
-            _need(_is_text(entry[key], 300) or (key == "stack" and entry[key] == ""), where, key, 0)
-        _need(entry["kind"] in KINDS, where, "kind", entry["kind"])
-        _need((entry["kind"], entry["name"]) not in named, where, "contents", entry["name"])
-        named.add((entry["kind"], entry["name"]))
-        contents.append(
-            Content(
-                entry["kind"],
-                entry["name"],
-                entry["stack"],
-                entry["why"],
-                _digest(entry["manifest"], where),
-                _files(entry["files"], numbered, where),
-            )
-        )
+        files = _files(entry["files"], numbered, where)
+        kind, name, stack, why = (entry[key] for key in ("kind", "name", "stack", "why"))
+        check_names(kind, name, stack, why, [file.title for file in files], where)
+        _need((kind, name) not in named, where, "contents", name)
+        named.add((kind, name))
+        manifest = _digest(entry["manifest"], where)
+        contents.append(Content(kind, name, stack, why, manifest, files))
     return tuple(contents)
 
 
