@@ -12,6 +12,7 @@ import os
 import stat
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,21 +95,13 @@ class Memory:
             KitError: it changed meanwhile (exit 4), or cannot be read (exit 3).
         """
         hasher = hashlib.sha256()
-        with disk_errors(path):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                before = mark_of(os.fstat(descriptor))
-                length = 0
-                for piece in _pieces(descriptor, before[2]):
-                    hasher.update(piece)
-                    length += len(piece)
-                    on_bytes(len(piece))
-                after = mark_of(os.fstat(descriptor))
-            finally:
-                os.close(descriptor)
-        if after != before or length != before[2]:
-            raise content_error(f"{path}: changed while it was read", hint="try again")
-        return self.note(Print(before, hasher.hexdigest()))
+
+        def add(piece: bytes | memoryview) -> None:
+            hasher.update(piece)
+            on_bytes(len(piece))
+
+        mark = read_all(path, add)
+        return self.note(Print(mark, hasher.hexdigest()))
 
     def note(self, found: Print) -> Print:
         """Keep what was hashed; may be called by several threads."""
@@ -131,6 +124,28 @@ class Memory:
         text = json.dumps(rows, separators=(",", ":")).encode()
         write_bytes(self._path, text, durable=False)  # what is lost is hashed again
         self._saved = time.monotonic()
+
+
+def read_all(path: str, add: Callable[[bytes | memoryview], object]) -> Mark:
+    """Hand over a file piece by piece, each overwritten by the next; returns its mark.
+
+    Raises:
+        KitError: it changed meanwhile (exit 4), or cannot be read (exit 3).
+    """
+    with disk_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            before = mark_of(os.fstat(descriptor))
+            length = 0
+            for piece in _pieces(descriptor, before[2]):
+                add(piece)
+                length += len(piece)
+            after = mark_of(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+    if after != before or length != before[2]:
+        raise content_error(f"{path}: changed while it was read", hint="try again")
+    return before
 
 
 def _pieces(descriptor: int, size: int) -> Iterator[bytes | memoryview]:
@@ -164,7 +179,21 @@ def batches(files: Mapping[str, Mark]) -> Iterator[list[str]]:
         yield batch
 
 
-def sample(path: str, size: int) -> bytes:
+def unique(marks_: Mapping[str, Mark], least: int) -> list[str]:
+    """Files of `least` bytes or more that are like no other one, by size or by a sample."""
+    sizes: dict[int, list[str]] = {}
+    for path, mark in marks_.items():
+        if mark[2] >= least:
+            sizes.setdefault(mark[2], []).append(path)
+    found = []
+    for size, paths in sizes.items():
+        samples = [_sample(path, size) for path in paths] if paths[1:] else [b""]
+        counts = Counter(samples)
+        found += [path for path, own in zip(paths, samples, strict=True) if counts[own] == 1]
+    return found
+
+
+def _sample(path: str, size: int) -> bytes:
     """A few bytes of a file: two files with different samples are different."""
     hasher = hashlib.sha256()
     with disk_errors(path), open(path, "rb", buffering=0) as stream:  # noqa: PTH123

@@ -1,4 +1,8 @@
-"""Writing one part of a bundle, and hashing it on the way."""
+"""Writing one part of a bundle, and hashing it on the way.
+
+A part that begins with a large file can be begun before anybody knows what else is in the bundle:
+what has been hashed of it by then gives the digest of that file, too.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,18 @@ import contextlib
 import errno
 import hashlib
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from kit.bundles.fingerprint import Print, read_all
 from kit.bundles.verifier import part_name
+from kit.digest import CHUNK
 from kit.errors import environment_error
 from kit.files import disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from hashlib import _Hash
     from io import FileIO
     from pathlib import Path
 
@@ -23,75 +31,118 @@ _GATHERED = 1 << 18
 """Bytes of pieces that are written together."""
 
 
-class Written(NamedTuple):
-    """SHA-256 of a part, as hex, and of the object that it begins with, if it holds all of it."""
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A part of which there is the large file that it begins with, and nothing else yet.
 
-    sha256: str
-    head: str | None
+    Attributes:
+        path: where it is.
+        found: that file, with its digest.
+        hasher: of what has been written.
+    """
+
+    path: Path
+    found: Print
+    hasher: _Hash
 
 
-def write(
-    plan_: Plan,
-    number: int,
-    folder: Path,
-    on_bytes: Callable[[int], object],
-    digest_of: Callable[[str], str] = str,
-    on_head: Callable[[str], object] = str,
-) -> Written:
-    """Write a part; it has its name only once it is whole.
+def begin(source: str, path: Path, on_bytes: Callable[[int], object]) -> Begun:
+    """Copy a file to `path`, which is there only once it is whole.
+
+    Raises:
+        KitError: the file changed meanwhile (exit 4), one of the disks cannot (exit 3).
+    """
+    hasher = hashlib.sha256()
+    temporary = path.with_suffix(".new")
+    with disk_errors(path), temporary.open("wb", buffering=0) as stream:
+
+        def add(piece: bytes | memoryview) -> None:
+            hasher.update(piece)
+            _write(stream, piece)
+            on_bytes(len(piece))
+
+        mark = read_all(source, add)
+        temporary.rename(path)
+    return Begun(path, Print(mark, hasher.hexdigest()), hasher)
+
+
+def taken_up(path: Path, expected: Print) -> Begun | None:
+    """What an earlier run has begun; None if it is not there, or not what it should be."""
+    hasher = hashlib.sha256()
+    left = expected.size
+    with disk_errors(path):
+        try:
+            stream = path.open("r+b", buffering=0)
+        except FileNotFoundError:
+            return None
+        with stream:
+            stream.truncate(min(left, os.fstat(stream.fileno()).st_size))
+            buffer = memoryview(bytearray(CHUNK))
+            while count := stream.readinto(buffer):
+                hasher.update(buffer[:count])
+    return Begun(path, expected, hasher) if hasher.hexdigest() == expected.digest else None
+
+
+def finish(
+    begun: Begun, plan_: Plan, number: int, folder: Path, on_bytes: Callable[[int], object]
+) -> str:
+    """Add what else belongs into a part that has been begun; returns its SHA-256, as hex.
+
+    Raises:
+        KitError: as of `write`.
+    """
+    start, end = plan_.ranges[number - 1]
+    path = folder / part_name(number)
+    hasher = begun.hasher.copy()
+    with _errors(path, plan_.part_size), begun.path.open("ab", buffering=0) as stream:
+        _add(plan_.pieces(start + begun.found.size, end), hasher, stream, on_bytes)
+        begun.path.rename(path)
+    return hasher.hexdigest()
+
+
+def write(plan_: Plan, number: int, folder: Path, on_bytes: Callable[[int], object]) -> str:
+    """Write a part, which has its name only once it is whole; returns its SHA-256, as hex.
 
     Args:
         plan_: of the bundle.
         number: of the part, from 1.
         folder: where it goes.
         on_bytes: told how many bytes have been written.
-        digest_of: what a digest of this plan really is, as for `Plan.pieces`; not asked before
-            `on_head` has been told.
-        on_head: told the digest of the object that the part begins with, if it holds all of it.
 
     Raises:
         KitError: a file has changed since it was hashed (exit 4), the disk cannot (exit 3).
     """
-    start, end = plan_.ranges[number - 1]
     path = folder / part_name(number)
     temporary = path.with_suffix(".new")
     hasher = hashlib.sha256()
-    head = None
     with _errors(path, plan_.part_size), temporary.open("wb", buffering=0) as stream:
-
-        def add(pieces: Iterable[bytes | memoryview]) -> None:
-            for batch in _gathered(pieces):
-                for piece in batch:
-                    hasher.update(piece)
-                _write(stream, *batch)
-                on_bytes(sum(map(len, batch)))
-
-        if number in plan_.heads:
-            # What has been hashed of the part by then is the object, and nothing else.
-            border = start + plan_.heads[number].size
-            add(plan_.pieces(start, border))
-            on_head(head := hasher.hexdigest())
-            start = border
-        add(plan_.pieces(start, end, digest_of))
+        _add(plan_.pieces(*plan_.ranges[number - 1]), hasher, stream, on_bytes)
         temporary.rename(path)
-    return Written(hasher.hexdigest(), head)
+    return hasher.hexdigest()
 
 
-def _gathered(
+def _add(
     pieces: Iterable[bytes | memoryview],
-) -> Iterator[tuple[bytes | bytearray | memoryview, ...]]:
-    """Pieces to be written at once: small ones together; what is large is not copied once more."""
+    hasher: _Hash,
+    stream: FileIO,
+    on_bytes: Callable[[int], object],
+) -> None:
+    """Hash and write: small ones together; what is large is not copied once more."""
     small = bytearray()
     for piece in pieces:
-        if len(piece) >= _GATHERED:
-            yield small, piece
-            small = bytearray()
-            continue
-        small += piece
-        if len(small) >= _GATHERED:
-            yield (small,)
-            small = bytearray()
-    yield (small,)
+        if len(piece) < _GATHERED:
+            small += piece
+            if len(small) < _GATHERED:
+                continue
+            piece = b""  # noqa: PLW2901 (it is in `small`)
+        hasher.update(small)
+        hasher.update(piece)
+        _write(stream, small, piece)
+        on_bytes(len(small) + len(piece))
+        small = bytearray()
+    hasher.update(small)
+    _write(stream, small)
+    on_bytes(len(small))
 
 
 @contextlib.contextmanager

@@ -21,10 +21,10 @@ from kit.errors import content_error, usage_error
 from kit.files import disk_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from kit.bundles.contents import Content, Entry
-    from kit.bundles.fingerprint import Print
+    from kit.bundles.fingerprint import Mark, Print
     from kit.bundles.verifier import Index, Item
 
 OCI_LAYOUT = contents_.canonical({"imageLayoutVersion": "1.0.0"})
@@ -33,6 +33,14 @@ LARGE = 1 << 26
 _MOST_LARGE = 1000
 _ZEROS = bytes(512)
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def large(size: int) -> int:
+    """Bytes of a file that gets a part of its own in a stream of this size.
+
+    However large a bundle is, its large files do not make more parts than it may have.
+    """
+    return max(LARGE, size // _MOST_LARGE)
 
 
 @dataclass(frozen=True)
@@ -70,8 +78,7 @@ class Plan:
     @cached_property
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """Where each part begins and ends in the stream."""
-        # However large a bundle is, its large files do not make more parts than it may have.
-        least = max(LARGE, self.size // _MOST_LARGE)
+        least = large(self.size)
         ends = [] if self.fill else [item.offset for item in self.items if item.size >= least]
         starts = [0]
         for end in (*ends, self.size):
@@ -119,30 +126,8 @@ class Plan:
         lines.append(f'"contents": [\n{entries}\n]')
         return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
-    @cached_property
-    def derived_end(self) -> int:
-        """Where the objects end that say the digests of others: the layout's index, manifests."""
-        manifests = [item.manifest for item in self.known]
-        made = {hashlib.sha256(found).hexdigest() for found in manifests if found is not None}
-        heads = len(verifier.HEAD)
-        last = [item for at, item in enumerate(self.items) if at < heads or item.sha256 in made][-1]
-        return last.offset + last.size + verifier.padding(last.size)
-
-    def objects_in(self, start: int, end: int) -> Sequence[Item]:
-        """The objects that the stream holds from `start` to `end`, headers included."""
-        first = max(0, bisect.bisect_right(self._offsets, start) - 1)
-        return self.items[first : bisect.bisect_left(self._offsets, end)]
-
-    def pieces(
-        self, start: int, end: int, digest_of: Callable[[str], str] = str
-    ) -> Iterator[bytes | memoryview]:
+    def pieces(self, start: int, end: int) -> Iterator[bytes | memoryview]:
         """The bytes of the stream from `start` to `end`; each piece is overwritten by the next.
-
-        Args:
-            start: offset of the first byte.
-            end: offset behind the last one.
-            digest_of: what a digest of this plan really is; only of a plan that is a draft is that
-                another one.
 
         Raises:
             KitError: a file has changed since it was hashed (exit 4), or cannot be read (exit 3).
@@ -154,8 +139,7 @@ class Plan:
             item = self.items[number]
             top = item.offset - 512
             if at < item.offset:
-                path = item.path.replace(item.sha256, digest_of(item.sha256))
-                header = verifier.header(path, item.size)
+                header = verifier.header(item.path, item.size)
                 yield header[at - top : end - top]
                 at = min(item.offset, end)
             until = min(item.offset + item.size, end)
@@ -180,12 +164,13 @@ class Plan:
             yield source[start:end]
             return
         with disk_errors(source):
+            before = self.prints[source].mark
             descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                self._refuse_changed(source, descriptor)
+                refuse_changed(source, before, mark_of(os.fstat(descriptor)))
                 if end - start < SMALL:
                     yield os.pread(descriptor, end - start, start)
-                    self._refuse_changed(source, descriptor)
+                    refuse_changed(source, before, mark_of(os.fstat(descriptor)))
                     return
                 buffer = memoryview(bytearray(min(CHUNK, max(1, end - start))))
                 while start < end:
@@ -194,17 +179,22 @@ class Plan:
                         break
                     yield buffer[:count]
                     start += count
-                self._refuse_changed(source, descriptor)
+                refuse_changed(source, before, mark_of(os.fstat(descriptor)))
             finally:
                 os.close(descriptor)
 
-    def _refuse_changed(self, path: str, descriptor: int) -> None:
-        # Making a hard link, as others may do meanwhile, changes the last of the times.
-        before, now = self.prints[path].mark, mark_of(os.fstat(descriptor))
-        if now[:4] != before[:4]:
-            raise content_error(
-                f"{path}: changed while the bundle was made", hint="run the same command again"
-            )
+
+def refuse_changed(path: str, before: Mark, now: Mark) -> None:
+    """Refuse a file that is another one by now.
+
+    Raises:
+        KitError: it is (exit 4).
+    """
+    # Making a hard link, as others may do meanwhile, changes the last of the times.
+    if now[:4] != before[:4]:
+        raise content_error(
+            f"{path}: changed while the bundle was made", hint="run the same command again"
+        )
 
 
 def plan(

@@ -8,18 +8,16 @@ as far as the parts still hash to what it says.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from kit import files
-from kit.bundles import create, draft, parts, sign, verifier
+from kit.bundles import create, fingerprint, parts, sign, verifier
 from kit.bundles import plan as plans
 from kit.bundles.fingerprint import Memory, Print, batches
-from kit.bundles.parts import Written
 from kit.bundles.verifier import part_name
 from kit.console import progress, size
 from kit.digest import Digest
@@ -27,18 +25,43 @@ from kit.errors import environment_error
 from kit.files import disk_errors, locked, write_bytes, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tqdm import tqdm
 
     from kit.bundles.create import Bundle
-    from kit.bundles.fingerprint import Mark
+    from kit.bundles.parts import Begun
     from kit.bundles.plan import Plan
     from kit.bundles.verifier import Index
 
 _JOURNAL = ".journal"
-_DONE = re.compile(r"([1-9][0-9]{0,3}) ([0-9a-f]{64})(?: ([0-9a-f]{64}))?")
+_KINDS = ("part", "head")
+"""Of lines of the journal: parts that are written, and large files that parts begin with."""
+_DONE = re.compile(r"(part|head) ([1-9][0-9]{0,5}) ([0-9a-f]{64})")
 _HEADROOM = 1 << 19
 BOOTSTRAP = Path(__file__).with_name("bootstrap.sh")
+
+
+class _Left(NamedTuple):
+    """What an interrupted run has done: number → digest."""
+
+    parts: dict[int, str]
+    heads: dict[int, str]
+
+
+class _Pass(NamedTuple):
+    """What one run writes with."""
+
+    memory: Memory
+    left: _Left
+    pool: ThreadPoolExecutor
+    bar: tqdm[Any]
+    journal: TextIO
+
+    def note(self, kind: str, number: int, digest: str) -> None:
+        """Write down what is done."""
+        self.journal.write(f"{kind} {number} {digest}\n")
+        self.journal.flush()
 
 
 class Writing:
@@ -59,13 +82,17 @@ class Writing:
         self.plan = plan_
         sequence = self.settings.sequence or self.next_sequence(plan_)
         rows = [
-            (verifier.part_name(number), length, written[number].sha256)
+            (verifier.part_name(number), length, written[number])
             for number, length in enumerate(plan_.part_sizes, 1)
         ]
         text = plan_.text(sequence, rows)
         index = verifier.parse(text, str(self.out / verifier.INDEX))
-        self.write_beside(text, index, plan_)
         with disk_errors(self.out):
+            whole = {part.name for part in index.parts}
+            for path in self.folder.iterdir():
+                if path.name not in whole | {_JOURNAL}:  # begun by a run that was killed
+                    path.unlink()
+            self.write_beside(text, index, plan_)
             (self.folder / _JOURNAL).unlink()
             if self.settings.sync:
                 files.sync_files(self.folder)
@@ -93,8 +120,8 @@ class Writing:
             if not isinstance(last, list) or last[0] <= sequence:
                 write_json(self.issued, {**found, plan_.name: [sequence, plan_.digest]})
 
-    def resume(self) -> dict[int, Written]:
-        """Parts that an interrupted run has finished; what belongs to another one goes away."""
+    def resume(self) -> _Left:
+        """What an interrupted run has done; what belongs to another one goes away."""
         with disk_errors(self.folder):
             files.make_folder(self.out.parent)
             try:
@@ -105,110 +132,124 @@ class Writing:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir()
                 (self.folder / _JOURNAL).write_text(f"{self.bundle.stamp}\n")
-                return {}
-            rows = map(_DONE.fullmatch, lines[1:])  # a power cut leaves odd ones
-            finished = {int(row[1]): Written(row[2], row[3]) for row in rows if row}
-            kept = {_JOURNAL, *map(part_name, finished)}
+                return _Left({}, {})
+            rows = [row for row in map(_DONE.fullmatch, lines[1:]) if row]  # one may be torn
+            done = {name: {int(r[2]): r[3] for r in rows if r[1] == name} for name in _KINDS}
+            kept = {_JOURNAL, *map(part_name, done["part"]), *map(_head, done["head"])}
             for path in self.folder.iterdir():  # what was being written when it was killed
                 if path.name not in kept:
                     path.unlink()
-            written = {number: self.folder / part_name(number) for number in finished}
+            written = {number: self.folder / part_name(number) for number in done["part"]}
             there = {number: path for number, path in written.items() if path.exists()}
             with ThreadPoolExecutor(self.settings.jobs) as pool:
-                found = pool.map(Digest.of_file, there.values())
-                return {
-                    number: finished[number]
-                    for number, digest in zip(there, found, strict=True)
-                    if digest.hex == finished[number].sha256
-                }
+                found = zip(there, pool.map(Digest.of_file, there.values()), strict=True)
+                whole = {n: one.hex for n, one in found if one.hex == done["part"][n]}
+        return _Left(whole, done["head"])
 
-    def write(self, finished: dict[int, Written]) -> tuple[Plan, dict[int, Written]]:
-        """Hash and write; returns the plan, and number → part.
+    def write(self, left: _Left) -> tuple[Plan, dict[int, str]]:
+        """Hash and write; returns the plan, and number of a part → digest.
 
-        Small files come first: what they are decides where everything stands. Large ones are
-        hashed by writing the part that begins with them. Where parts have to be full, what fits
-        into memory is hashed first and read from there, and of more than that a part is written as
-        soon as what it holds is hashed. Parts that hold digests of others come last.
+        Parts that begin with large files are begun at once, which hashes these files, while small
+        files are hashed. With all digests known, everything has its place: these parts are
+        finished, and the others written.
         """
         memory = Memory(self.bundle.home / "digests.json")
-        known = {path: memory.find(mark) for path, mark in self.marks.items()}
-        prints = {path: found for path, found in known.items() if found is not None}
-        unknown = {path: mark for path, mark in self.marks.items() if path not in prints}
-        late = self.late(unknown)
-        early = {path: mark for path, mark in unknown.items() if path not in late}
-        done = dict(finished)
-        total = sum(mark[2] for mark in unknown.values())
         with (
             disk_errors(self.folder),
-            progress(total, f"bundle {self.settings.name}") as bar,
+            progress(0, f"bundle {self.settings.name}") as bar,
+            (self.folder / _JOURNAL).open("a") as journal,
             ThreadPoolExecutor(self.settings.jobs) as pool,
         ):
             try:
-                groups = [pool.submit(_all, memory, paths, bar.update) for paths in batches(early)]
-                for group in groups:
-                    prints |= group.result()
-                memory.save()
-                rough = self.planned({**prints, **late})
-                plans.refuse_too_much(rough)
-                self.require_room(rough, finished)
-                stand_ins = {found.digest for found in late.values()}
-                once = [item.size for item in rough.heads.values() if item.sha256 in stand_ins]
-                written = sum(rough.part_sizes[n - 1] for n in done)
-                bar.total = total + rough.size - sum(once) - written
-                work = draft.Draft(rough, late, memory, pool, bar.update)
-                self.record(list(work.write(self.folder, done)), done)
-                prints |= work.prints()
-                memory.save()
-                plan_ = self.planned(prints) if late else rough
-                work.refuse_other(plan_)
-                missing = [n for n in range(1, len(plan_.part_sizes) + 1) if n not in done]
-                self.record(
-                    [
-                        (n, pool.submit(parts.write, plan_, n, self.folder, bar.update))
-                        for n in missing
-                    ],
-                    done,
-                )
+                work = _Pass(memory, left, pool, bar, journal)
+                prints, begun = self.hash(work)
+                plan_ = self.planned(prints)
+                plans.refuse_too_much(plan_)
+                return plan_, self.write_parts(plan_, begun, work)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return plan_, done
 
-    def late(self, unknown: Mapping[str, Mark]) -> dict[str, Print]:
-        """What stands for the digests of files that are hashed while parts are written."""
-        if self.settings.since:
-            return {}  # what is carried follows from digests
-        if sum(mark[2] for mark in unknown.values()) > _memory():
-            least = draft.LATE
-        elif not self.settings.fill:
-            least = plans.LARGE
-        else:
-            return {}
-        return draft.stand_ins(self.contents, self.marks, unknown, least)
+    def hash(self, work: _Pass) -> tuple[dict[str, Print], dict[str, Begun]]:
+        """The digests of all files, and by digest those that a part begins with already."""
+        known = {path: work.memory.find(mark) for path, mark in self.marks.items()}
+        prints = {path: found for path, found in known.items() if found is not None}
+        heads = self.heads()
+        left = {
+            path: Print(self.marks[path], work.left.heads[number])
+            for path, number in heads.items()
+            if number in work.left.heads
+        }
+        prints |= left
+        unknown = {path: mark for path, mark in self.marks.items() if path not in prints}
+        new = {path: self.folder / _head(heads[path]) for path in heads if path in unknown}
+        early = {path: mark for path, mark in unknown.items() if path not in new}
+        self.require_room(sum(self.marks[path][2] for path in new))
+        work.bar.total = sum(mark[2] for mark in unknown.values())
+        done = work.bar.update
+        groups = [work.pool.submit(_all, work.memory, paths, done) for paths in batches(early)]
+        begun = {work.pool.submit(parts.begin, path, new[path], done): path for path in new}
+        taken = [
+            work.pool.submit(parts.taken_up, self.folder / _head(heads[path]), found)
+            for path, found in left.items()
+        ]
+        for group in groups:
+            prints |= group.result()
+        for task in as_completed(begun):
+            path = begun[task]
+            prints[path] = work.memory.note(task.result().found)
+            work.note("head", heads[path], prints[path].digest)
+        work.memory.save()
+        for path, mark in self.marks.items():
+            plans.refuse_changed(path, mark, prints[path].mark)
+        found = [task.result() for task in taken] + [task.result() for task in begun]
+        return prints, {one.found.digest: one for one in found if one is not None}
+
+    def heads(self) -> dict[str, int]:
+        """Files that parts begin with, numbered: large ones that are certainly like no other."""
+        if self.settings.since or self.settings.fill:
+            return {}  # what is carried, or where it stands, follows from digests
+        least = plans.large(sum(mark[2] for mark in self.marks.values()))
+        found = fingerprint.unique(self.marks, least)
+        small = [path for path in found if self.marks[path][2] <= self.settings.part_size]
+        return {path: number for number, path in enumerate(small, 1)}
+
+    def write_parts(self, plan_: Plan, begun: dict[str, Begun], work: _Pass) -> dict[int, str]:
+        """Finish what is begun, write what is not; returns number → digest."""
+        done = dict(work.left.parts)
+        missing = [n for n in range(1, len(plan_.part_sizes) + 1) if n not in done]
+        starts = {}
+        for number in missing:
+            head = plan_.heads.get(number)
+            if head is not None and head.sha256 in begun:
+                starts[number] = begun[head.sha256]
+        there = sum(start.found.size for start in starts.values())
+        needed = sum(plan_.part_sizes[number - 1] for number in missing) - there
+        self.require_room(needed)
+        work.bar.total = (work.bar.total or 0) + needed
+        tasks = {}
+        for number in missing:
+            words = plan_, number, self.folder, work.bar.update
+            if number in starts:
+                tasks[work.pool.submit(parts.finish, starts[number], *words)] = number
+            else:
+                tasks[work.pool.submit(parts.write, *words)] = number
+        for task in as_completed(tasks):
+            done[tasks[task]] = task.result()
+            work.note("part", tasks[task], task.result())
+        return done
 
     def planned(self, prints: Mapping[str, Print]) -> Plan:
-        """The layout, with what is known of the files."""
+        """Where everything stands."""
         chosen = self.settings
         return plans.plan(
             chosen.name, self.contents, prints, chosen.part_size, chosen.since, fill=chosen.fill
         )
 
-    def record(
-        self, tasks: Iterable[tuple[int, Future[Written]]], done: dict[int, Written]
-    ) -> None:
-        """Wait for parts, and write into the journal which are done."""
-        with (self.folder / _JOURNAL).open("a") as journal:
-            for number, task in tasks:
-                done[number] = task.result()
-                journal.write(" ".join([str(number), *filter(None, done[number])]) + "\n")
-                journal.flush()
-
-    def require_room(self, plan_: Plan, finished: dict[int, Written]) -> None:
+    def require_room(self, needed: int) -> None:
         """Refuse what the disk has no room for (exit 3)."""
-        sizes = enumerate(plan_.part_sizes, 1)
-        needed = sum(length for number, length in sizes if number not in finished)
         free = files.free_bytes(self.folder)
-        if needed + _HEADROOM > free:
+        if needed and needed + _HEADROOM > free:
             raise environment_error(
                 f"not enough disk for {self.out}: {size(needed)} are missing, "
                 f"{size(free)} are free",
@@ -237,8 +278,6 @@ class Writing:
         if self.settings.key is not None and self.bundle.key is not None:
             signature = sign.sign(self.settings.key, self.bundle.key, listed)
             write_bytes(self.folder / verifier.SIGNATURE, signature, durable=False)
-        else:
-            (self.folder / verifier.SIGNATURE).unlink(missing_ok=True)
 
 
 def _all(
@@ -247,6 +286,5 @@ def _all(
     return {path: memory.hash(path, on_bytes) for path in paths}
 
 
-def _memory() -> int:
-    """Bytes that the system will probably keep of what was read last."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+def _head(number: int) -> str:
+    return f"head-{number:04d}"

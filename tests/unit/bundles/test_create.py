@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.bundles import create, draft, fingerprint, parts, plan, verifier, writing
+from kit.bundles import create, fingerprint, parts, plan, verifier, writing
 from kit.bundles.contents import Content, Entry
 from kit.commands.bundle import bytes_of
 from kit.digest import Digest
@@ -32,16 +32,10 @@ def data(tmp_path):
     return making.noise(tmp_path / "data", SIZES)
 
 
-@pytest.fixture(autouse=True, params=["at once", "before", "by parts", "by parts at once"])
-def hashed(request, monkeypatch):
-    """Files are hashed while parts are written, as more than fits into memory is, or before.
-
-    Or parts begin with large files, and the digests of these come out of that.
-    """
-    monkeypatch.setattr(draft, "LATE", 1)
-    memory = 0 if request.param.endswith("at once") else 1 << 40
-    monkeypatch.setattr(writing, "_memory", lambda: memory)
-    monkeypatch.setattr(plan, "LARGE", 2000 if request.param.startswith("by parts") else 1 << 26)
+@pytest.fixture(autouse=True, params=["small", "large"])
+def sizes(request, monkeypatch):
+    """Whether parts begin with some of the files, or all are small."""
+    monkeypatch.setattr(plan, "LARGE", 2000 if request.param == "large" else 1 << 26)
 
 
 def settings(**options):
@@ -158,27 +152,52 @@ def test_a_file_that_a_part_begins_with_is_hashed_once(tmp_path, place, data, mo
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 5])
-def test_a_large_file_that_changes_while_its_part_is_written(
+def test_a_large_file_that_changes_while_a_part_begins_with_it(
     tmp_path, place, data, monkeypatch, jobs
 ):
     monkeypatch.setattr(plan, "LARGE", 4000)
     changed = data / "d2" / "file-5"
-    real = plan.Plan._content
+    real = fingerprint._pieces
 
-    def content(self, item, start, end):
-        for piece in real(self, item, start, end):
-            if self.sources[item.sha256] == str(changed):
+    def pieces(descriptor, size):
+        for piece in real(descriptor, size):
+            if size == 40_000:
                 changed.write_bytes(bytes(40_000))
             yield piece
 
     chosen = settings(part_size=50_000, jobs=jobs)
     with monkeypatch.context() as patch:
-        patch.setattr(plan.Plan, "_content", content)
-        with pytest.raises(KitError, match="file-5: changed") as caught:
+        patch.setattr(fingerprint, "_pieces", pieces)
+        with pytest.raises(KitError, match="file-5: changed while it was read") as caught:
             making.make(place, tmp_path / "out", data, settings=chosen)
     assert caught.value.exit_code == 4
     making.make(place, tmp_path / "out", data)
     assert verifier.check(tmp_path / "out").ok
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_has_been_begun_is_gone_on_with(tmp_path, place, data, monkeypatch, lost):
+    """Large files that are copied already are only hashed, and copied again if that is wrong."""
+    monkeypatch.setattr(plan, "LARGE", 4000)
+    chosen = settings(part_size=50_000)
+    making.make(place, tmp_path / "calm", data, settings=chosen)
+    place = making.project(tmp_path / "other")
+    with monkeypatch.context() as patch:
+        patch.setattr(writing.Writing, "planned", making.fail)
+        with pytest.raises(making.Failed):
+            making.make(place, tmp_path / "out", data, settings=chosen)
+    heads = sorted((tmp_path / ".out.partial").glob("head-*"))
+    assert [path.stat().st_size for path in heads] == [5000, 20_000, 40_000]
+    with heads[0].open("ab") as stream:
+        stream.write(b"what comes next, but not all of it")
+    (tmp_path / ".out.partial" / "head-0002.new").write_bytes(b"x")
+    if lost:
+        heads[1].write_bytes(bytes(20_000))
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "begin", making.fail)
+        made = making.make(place, tmp_path / "out", data, settings=chosen)
+    assert not made.was_there
+    assert making.content_of(tmp_path / "out") == making.content_of(tmp_path / "calm")
 
 
 def test_every_object_is_there_once(tmp_path, place, data):
