@@ -1,8 +1,8 @@
 """Writing a bundle: parts in parallel, every step can be killed, equal content gives equal bytes.
 
 Everything is written into a hidden folder beside the bundle's, which gets its name when it is
-whole. A journal in there says which parts are done; what it says holds for one plan only, and only
-as far as the parts still hash to what it says.
+whole. A journal in there says which parts are done and which large files are copied; that holds for
+one state of all files only, and only as far as they still hash to what it says.
 """
 
 from __future__ import annotations
