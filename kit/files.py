@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
+from kit.console import size
 from kit.errors import KitError, content_error, environment_error, usage_error
 
 if TYPE_CHECKING:
@@ -208,6 +209,27 @@ def _existing(path: Path) -> Path:
 def free_bytes(path: Path) -> int:
     """Bytes free on the disk of `path`, which need not exist yet."""
     return shutil.disk_usage(_existing(path)).free
+
+
+def require_room(place: Path, needed: int, headroom: int, *, whose: Path, hint: str) -> None:
+    """Refuse what the disk of `place` has no room for.
+
+    Args:
+        place: where it would be written; need not exist yet.
+        needed: bytes that are still to be written; with 0 nothing is asked.
+        headroom: bytes that stay free.
+        whose: what the user knows the place by.
+        hint: the next command.
+
+    Raises:
+        KitError: there is too little room (exit 3).
+    """
+    free = free_bytes(place)
+    if needed and needed + headroom > free:
+        raise environment_error(
+            f"not enough disk for {whose}: {size(needed)} are missing, {size(free)} are free",
+            hint=hint,
+        )
 
 
 @contextlib.contextmanager

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from kit.console import size as shown_size
 from kit.digest import CHUNK, Digest
 from kit.errors import ExitCode, KitError, content_error, environment_error
-from kit.files import disk_errors, free_bytes, make_folder
+from kit.files import disk_errors, make_folder, require_room
 from kit.reception import Reception, copy_file, is_same, open_locked
 
 if TYPE_CHECKING:
@@ -245,13 +244,8 @@ class Store:
             for digest, size in wanted.items()
             if not self.has(digest)
         )
-        free = free_bytes(self.root)
-        if missing and missing + _HEADROOM > free:
-            raise environment_error(
-                f"not enough disk for {self.root}: {shown_size(missing)} are missing, "
-                f"{shown_size(free)} are free: free some, or use a larger disk",
-                hint="export KIT_HOME=<a folder on a larger disk>",
-            )
+        hint = "export KIT_HOME=<a folder on a larger disk>"
+        require_room(self.root, missing, _HEADROOM, whose=self.root, hint=hint)
 
     def discard(self, digest: Digest) -> None:
         """Take a file out, so that the next fetch brings it again."""

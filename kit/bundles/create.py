@@ -144,7 +144,7 @@ class Bundle:
                 else:
                     state = hashlib.sha256(source).hexdigest()
                 rows.append(f"\0{title}\0{role}\0{state}")
-        return hashlib.sha256(os.fsencode("\0".join(rows))).hexdigest()
+        return hashlib.sha256("\0".join(rows).encode(errors="surrogatepass")).hexdigest()
 
     def run(self) -> Made:
         """Write it."""

@@ -18,7 +18,7 @@ from kit import files
 from kit.artifacts import bounded
 from kit.bundles import site, stacks, verifier
 from kit.bundles.fingerprint import SMALL
-from kit.console import progress, size
+from kit.console import progress
 from kit.digest import Digest
 from kit.errors import content_error, environment_error
 from kit.files import disk_errors, locked, make_folder, write_json
@@ -171,7 +171,10 @@ class _Loading:
         with os.scandir(self.staging) as entries:
             self.left = {entry.name: entry.stat().st_size for entry in entries}
         needed = [item for item in self.index.items if self.left.get(item.sha256) != item.size]
-        self.require_room(sum(item.size for item in needed))
+        missing = sum(item.size for item in needed)
+        hint = "export KIT_HOME=<a folder on a larger disk>"
+        home = self.project.home
+        files.require_room(self.staging, missing, _HEADROOM, whose=home, hint=hint)
         self.refuse_other_sizes()
         bad: list[str] = []
         items = self.index.items
@@ -210,15 +213,6 @@ class _Loading:
         """Look at all of it once more, to name everything that is wrong."""
         refuse(verifier.check(self.folder, self.keys, self.jobs), self.folder)
         raise environment_error(f"{self.folder}: reads differently each time", hint="dmesg | tail")
-
-    def require_room(self, needed: int) -> None:
-        free = files.free_bytes(self.staging)
-        if needed and needed + _HEADROOM > free:
-            raise environment_error(
-                f"not enough disk for {self.project.home}: {size(needed)} are missing, "
-                f"{size(free)} are free",
-                hint="export KIT_HOME=<a folder on a larger disk>",
-            )
 
     def batch(
         self,

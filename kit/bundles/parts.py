@@ -46,19 +46,26 @@ class Begun:
     hasher: _Hash
 
 
-def begin(source: str, path: Path, on_bytes: Callable[[int], object]) -> Begun:
+def begin(source: str, path: Path, part_size: int, on_bytes: Callable[[int], object]) -> Begun:
     """Copy a file to `path`, which is there only once it is whole.
+
+    Args:
+        source: the file.
+        path: where it goes.
+        part_size: bytes of a part at most, for messages.
+        on_bytes: told how many bytes have been written.
 
     Raises:
         KitError: the file changed meanwhile (exit 4), one of the disks cannot (exit 3).
     """
     hasher = hashlib.sha256()
     temporary = path.with_suffix(".new")
-    with disk_errors(path), temporary.open("wb", buffering=0) as stream:
+    with _errors(path, part_size), temporary.open("wb", buffering=0) as stream:
 
         def add(piece: bytes | memoryview) -> None:
             hasher.update(piece)
-            _write(stream, piece)
+            with _errors(path, part_size):  # not one of the source, which is being read
+                _write(stream, piece)
             on_bytes(len(piece))
 
         mark = read_all(source, add)

@@ -250,7 +250,7 @@ def plan(
 
 
 def refuse_too_much(made: Plan) -> None:
-    """Refuse what no bundle can hold: too many objects or parts, odd titles (exit 2)."""
+    """Refuse what no bundle can hold: too many objects or parts (exit 2)."""
     if len(made.items) + len(made.requires) > verifier.MOST_OBJECTS:
         raise usage_error(
             f"{len(made.items)} objects: a bundle holds {verifier.MOST_OBJECTS} at most",
@@ -263,9 +263,12 @@ def refuse_too_much(made: Plan) -> None:
             f"expected {verifier.MOST_PARTS} at most",
             hint=f"--part-size {least}",
         )
+
+
+def refuse_names(contents: Sequence[Content]) -> None:
+    """Refuse what may be called so in no bundle (exit 2)."""
     try:
-        for item in made.known:
-            said = item.content
+        for said in contents:
             titles = [entry.title for entry in said.entries]
             verifier.check_names(said.kind, said.name, said.stack, said.why, titles)
     except verifier.Refused as error:

@@ -19,9 +19,8 @@ from kit.bundles import create, fingerprint, parts, sign, verifier
 from kit.bundles import plan as plans
 from kit.bundles.fingerprint import Memory, Print, batches
 from kit.bundles.verifier import part_name
-from kit.console import progress, size
+from kit.console import progress
 from kit.digest import Digest
-from kit.errors import environment_error
 from kit.files import disk_errors, locked, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -78,6 +77,7 @@ class Writing:
 
     def run(self) -> Index:
         """Write all of it, or the rest; what was made has its name then."""
+        plans.refuse_names(self.contents)
         plan_, written = self.write(self.resume())
         self.plan = plan_
         sequence = self.settings.sequence or self.next_sequence(plan_)
@@ -188,7 +188,10 @@ class Writing:
         work.bar.total = sum(mark[2] for mark in unknown.values())
         done = work.bar.update
         groups = [work.pool.submit(_all, work.memory, paths, done) for paths in batches(early)]
-        begun = {work.pool.submit(parts.begin, path, new[path], done): path for path in new}
+        largest = self.settings.part_size
+        begun = {
+            work.pool.submit(parts.begin, path, new[path], largest, done): path for path in new
+        }
         taken = [
             work.pool.submit(parts.taken_up, self.folder / _head(heads[path]), found)
             for path, found in left.items()
@@ -209,6 +212,8 @@ class Writing:
         """Files that parts begin with, numbered: large ones that are certainly like no other."""
         if self.settings.since or self.settings.fill:
             return {}  # what is carried, or where it stands, follows from digests
+        if len(self.marks) > verifier.MOST_OBJECTS:
+            return {}  # digests say whether that many can be carried: nothing is written before
         least = plans.large(sum(mark[2] for mark in self.marks.values()))
         found = fingerprint.unique(self.marks, least)
         small = [path for path in found if self.marks[path][2] <= self.settings.part_size]
@@ -248,13 +253,8 @@ class Writing:
 
     def require_room(self, needed: int) -> None:
         """Refuse what the disk has no room for (exit 3)."""
-        free = files.free_bytes(self.folder)
-        if needed and needed + _HEADROOM > free:
-            raise environment_error(
-                f"not enough disk for {self.out}: {size(needed)} are missing, "
-                f"{size(free)} are free",
-                hint=f"df -h {self.out.parent}",
-            )
+        hint = f"df -h {self.out.parent}"
+        files.require_room(self.folder, needed, _HEADROOM, whose=self.out, hint=hint)
 
     def write_beside(self, text: bytes, index: Index, plan_: Plan) -> None:
         """Index, verifier, bootstrap, transfer sheet, the list of all, and its signature."""

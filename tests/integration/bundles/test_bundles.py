@@ -191,16 +191,20 @@ def disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_disk_that_fills_up_while_a_bundle_is_made(place, data, disk, monkeypatch):
+@pytest.mark.parametrize("large", [1, 1 << 26])
+def test_a_disk_that_fills_up_while_a_bundle_is_made(place, data, disk, monkeypatch, large):
+    """Where a part begins with a large file, too; what is full is not the disk of that file."""
     monkeypatch.setattr("kit.files.free_bytes", lambda path: 1 << 40)
+    monkeypatch.setattr("kit.bundles.plan.LARGE", large)
+    chosen = create.Settings("test", jobs=2)
     filler = disk / "filler"
     filler.write_bytes(bytes(2_000_000))
-    with pytest.raises(KitError, match="disk full while writing") as caught:
-        making.make(place, disk / "out", data)
+    with pytest.raises(KitError, match=f"disk full while writing {disk}/.out.partial/") as caught:
+        making.make(place, disk / "out", data, settings=chosen)
     assert caught.value.exit_code == ExitCode.ENVIRONMENT
     assert not (disk / "out").exists()
     filler.unlink()
-    making.make(place, disk / "out", data)
+    making.make(place, disk / "out", data, settings=chosen)
     assert verifier.check(disk / "out").ok
 
 

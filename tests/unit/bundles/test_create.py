@@ -380,6 +380,7 @@ def test_names_that_no_bundle_can_hold_are_told(tmp_path, place, data, name):
     with pytest.raises(KitError, match="no bundle can hold this") as caught:
         making.make(place, tmp_path / "out", data)
     assert caught.value.exit_code == 2
+    assert not (tmp_path / ".out.partial").exists()
 
 
 def test_too_many_parts_are_told_with_the_way_out(tmp_path, place, data):
