@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from kit.artifacts import bounded, pointer, tensors
-from kit.errors import KitError
+from kit.errors import KitError, content_error
 from kit.observation import Observation
 
 if TYPE_CHECKING:
@@ -27,19 +27,41 @@ PLAN_MAGIC = b"ftrt"
 REHEARSAL_MAGIC = b"KIT-REHEARSAL\0\0\0"
 _PLAN_HEADER = 28
 _REHEARSAL_FIXED = struct.Struct("<16sII")
-_REHEARSAL_FORMATS = (1, 2)  # which differ only in what the header says of the model
+_WEIGHTS, _PLAN = (1, 2), 3
+"""Formats of rehearsal engines: 1 and 2 differ in what the header says of the model."""
 _HEAD = pointer.LARGEST
 _HEADER_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Built:
+    """What a rehearsal engine says of the TensorRT plan in it.
+
+    Attributes:
+        tensorrt: `a.b.c.d`, by the plan's own header.
+        compute_capability: of the GPU that it was built on.
+        optimization_level: of the builder.
+        layers: where its list of layers lies, in JSON: first byte and bytes.
+    """
+
+    tensorrt: str | None
+    compute_capability: str | None
+    optimization_level: int | None
+    layers: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What the header of a rehearsal engine says; None for what it leaves out."""
+    """What the header of a rehearsal engine says; None for what it leaves out.
+
+    `plan` is None where the engine holds weights, to be computed with in NumPy.
+    """
 
     release: str | None
     rank: int | None
     world_size: int | None
     dtype: str | None
+    plan: Built | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +85,23 @@ class PlanHeader:
     problem: str | None = None
 
     @property
+    def builder(self) -> Backend | None:
+        """What chose the kernels: TensorRT also where a plan stands in a rehearsal engine."""
+        has_plan = self.rehearsal is not None and self.rehearsal.plan is not None
+        return TENSORRT if has_plan else self.backend
+
+    @property
     def observations(self) -> tuple[Observation, ...]:
-        """TensorRT's version of a plan, the release of a rehearsal engine."""
+        """TensorRT's version of a plan, a rehearsal engine's release and the TensorRT in it."""
         if self.backend == TENSORRT:
             return (Observation("tensorrt", self.tensorrt, self.path, "header"),)
         if self.rehearsal is not None:
             release = self.rehearsal.release
             version = f"{release}+{REHEARSAL}" if release else None
-            return (Observation("tensorrt_llm", version, self.path, "header"),)
+            own = Observation("tensorrt_llm", version, self.path, "header")
+            if (built := self.rehearsal.plan) is None:
+                return (own,)
+            return own, Observation("tensorrt", built.tensorrt, self.path, "header")
         return ()
 
 
@@ -105,7 +136,7 @@ def _plan(path: str, size: int, head: bytes) -> PlanHeader:
 
 
 def _rehearsal(path: str, size: int, stream: BinaryIO) -> PlanHeader:
-    """Magic, format 1 or 2, length of a JSON header, the header, then weights as safetensors."""
+    """Magic, format, length of a JSON header, the header, then weights as safetensors or a plan."""
     stream.seek(0)
     fixed = stream.read(_REHEARSAL_FIXED.size)
     if len(fixed) < _REHEARSAL_FIXED.size:
@@ -113,8 +144,8 @@ def _rehearsal(path: str, size: int, stream: BinaryIO) -> PlanHeader:
         return PlanHeader(path, size, REHEARSAL, problem=problem)
     _, form, length = _REHEARSAL_FIXED.unpack(fixed)
     start = _REHEARSAL_FIXED.size + length
-    if form not in _REHEARSAL_FORMATS:
-        problem = f"rehearsal engine of format {form}, not 1 or 2"
+    if form not in {*_WEIGHTS, _PLAN}:
+        problem = f"rehearsal engine of format {form}, not 1, 2 or 3"
         return PlanHeader(path, size, REHEARSAL, problem=problem)
     if start > size or length > _HEADER_LIMIT:
         problem = f"truncated: the file ends at {size}, its header at {start}"
@@ -128,10 +159,31 @@ def _rehearsal(path: str, size: int, stream: BinaryIO) -> PlanHeader:
             world_size=bounded.count(header, "world_size"),
             dtype=bounded.text(header, "dtype"),
         )
-        tensors.read(stream, start, size)
+        if form == _PLAN:
+            said = replace(said, plan=_built(header, stream, start, size))
+        else:
+            tensors.read(stream, start, size)
     except KitError as error:
         return PlanHeader(path, size, REHEARSAL, rehearsal=said, problem=f"damaged: {error}")
     return PlanHeader(path, size, REHEARSAL, rehearsal=said)
+
+
+def _built(header: dict[str, Any], stream: BinaryIO, start: int, size: int) -> Built:
+    """The plan of an engine of format 3: the list of its layers, then the plan, to the end."""
+    told = bounded.mapping(header, "plan")
+    layers, length = bounded.count(told, "layer_bytes"), bounded.count(told, "bytes")
+    if layers is None or length is None or start + layers + length != size:
+        raise content_error(f"truncated: {size} bytes, {layers} of layers and {length} of a plan")
+    stream.seek(start + layers)
+    inner = _plan("plan", length, stream.read(_PLAN_HEADER))
+    if inner.problem is not None:
+        raise content_error(inner.problem)
+    return Built(
+        inner.tensorrt,
+        bounded.text(told, "compute_capability"),
+        bounded.count(told, "optimization_level"),
+        (start, layers),
+    )
 
 
 _KNOWN = (

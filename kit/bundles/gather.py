@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.bundles.contents import Content, Entry, canonical
+from kit.console import note
 from kit.digest import Digest
 from kit.errors import content_error, nearest, usage_error
 from kit.files import disk_errors
@@ -118,8 +119,8 @@ class _Gathering:
         lock = locks.load(project.lock_path(stack))
         image = self.layout.image(built.manifest_digest, stack)
         self.add_image(image, stack, stack, "built from its lock")
-        note = records.read(records.of_stack(project, stack)) or {}
-        kept = {key: note[key] for key in _RECORDED if key in note}
+        said = records.read(records.of_stack(project, stack)) or {}
+        kept = {key: said[key] for key in _RECORDED if key in said}
         entries = (Entry(_BUILD, "build-record", canonical(kept)), *self.files_of(stack))
         why = "what the image was built from"
         self.add(Content("stack", stack, stack, why, _by_title(entries)))
@@ -245,6 +246,7 @@ class _Gathering:
         why = f"run of {manifest.example.name} with release {manifest.release}"
         self.add(Content("run", name, manifest.stack, why, _by_title(entries)))
         self.add_run_documents(name, manifest)
+        self.add_model_of(manifest, name)
         digest = Digest.parse(manifest.image.manifest_digest)
         if digest in self.images:
             return
@@ -256,6 +258,22 @@ class _Gathering:
         image = self.layout.image(digest, manifest.stack)
         short = f"{manifest.stack}-{digest.short}"
         self.add_image(image, short, manifest.stack, f"run {name} ran in it")
+
+    def add_model_of(self, manifest: Manifest, run: str) -> None:
+        """The model that a run read, so that it can be run again; one of a user's own is named."""
+        model = manifest.model
+        store = self.store
+        if not model.files or any(Path(given).name == model.name for given in self.request.models):
+            return
+        if any(not store.has(Digest(file.sha256), file.size) for file in model.files):
+            note(f"run {run} read model {model.name}, which no store has: --model DIR carries it")
+            return
+        entries = (
+            Entry(file.path, "model", str(store.place(Digest(file.sha256))), Digest(file.sha256))
+            for file in model.files
+        )
+        why = f"run {run} reads it"
+        self.add(Content("model", model.name, manifest.stack, why, _by_title(entries)))
 
     def add_run_documents(self, name: str, manifest: Manifest) -> None:
         from kit.manifests import provenance, sbom

@@ -77,7 +77,7 @@ def _releases(item: Recipe | Program) -> list[str]:
 
 
 def _range(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
+    return ", ".join(names) if len(names) < 3 else f"{names[0]} … {names[-1]}"
 
 
 def _places(item: Recipe | Program, stacks: list[Stack]) -> str:

@@ -59,7 +59,10 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class StackImage:
-    """A built image of a stack, by its labels; versions are None as long as nothing ran in it."""
+    """A built image of a stack, by its labels; versions are None as long as nothing ran in it.
+
+    `plans` is the TensorRT whose plans a rehearsal image loads, `a.b.c.d`; None for NumPy's.
+    """
 
     stack: str
     manifest_digest: str
@@ -68,6 +71,7 @@ class StackImage:
     backend: Backend
     tensorrt: str | None = None
     cuda: str | None = None
+    plans: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

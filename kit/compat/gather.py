@@ -128,6 +128,7 @@ def of_stack(project: Project, stack: str) -> StackImage:
         backend=REHEARSAL if labels.get(f"{_LABEL}backend") else REAL,
         tensorrt=versions.get("tensorrt"),
         cuda=versions.get("cuda"),
+        plans=labels.get(f"{_LABEL}tensorrt"),
     )
 
 

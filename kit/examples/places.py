@@ -26,6 +26,11 @@ _RELEASE_IMAGES = "trtllm"
 # Families of servers, whose images have the wheel of a release and none of its scripts.
 _SERVERS = ("triton", "rehearsal-triton")
 
+# The family whose engines are plans that the reference backend has TensorRT build: of one rank,
+# without quantization, in types that it takes (`kit_rehearsal.tensorrt_network.refuse`).
+_PLANS = "rehearsal-gpu"
+_TYPES_OF_PLANS = ("float16", "float32")
+
 
 @dataclass(frozen=True, slots=True)
 class Stack:
@@ -37,6 +42,7 @@ class Stack:
         models: that its lock names.
         has_runtime: whether a program finds the runtime's headers and libraries in it.
         has_examples: whether it has the scripts of the release, not its wheel alone.
+        has_plans: whether it is the rehearsal on a GPU, which computes less than the one without.
     """
 
     name: str
@@ -44,6 +50,7 @@ class Stack:
     models: tuple[str, ...]
     has_runtime: bool
     has_examples: bool
+    has_plans: bool = False
 
     def able(self, example: Recipe | Program) -> tuple[str, ...]:
         """The releases in this stack that can run an example, none where the model is missing."""
@@ -57,9 +64,16 @@ class Stack:
 
     def able_with_model(self, example: Recipe) -> tuple[str, ...]:
         """The releases in this stack that can run an example whose model the user gives."""
-        if not self.has_examples:
+        if not self.has_examples or (self.has_plans and not _is_for_plans(example)):
             return ()
         return tuple(name for name in self.releases if dialect.refusal(example, name) is None)
+
+
+def _is_for_plans(example: Recipe) -> bool:
+    chosen = example.options
+    coded = chosen.quantization or chosen.kv_cache_dtype or chosen.prompt_table_size or chosen.lora
+    is_plain = coded is None and example.checkpoint.dtype in _TYPES_OF_PLANS
+    return is_plain and example.world_size == 1
 
 
 def needs_model(example: Recipe) -> bool:
@@ -108,6 +122,7 @@ def stacks(project: Project) -> list[Stack]:
                     models,
                     has_runtime=content.family == _RELEASE_IMAGES,
                     has_examples=content.family not in _SERVERS,
+                    has_plans=content.family == _PLANS,
                 )
             )
     return sorted(found, key=lambda stack: (order.index(stack.releases[0]), stack.name))

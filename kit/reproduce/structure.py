@@ -1,7 +1,8 @@
 """L5 and L8, the engine files: what they are made of, as far as a file shows it, and their bytes.
 
 A TensorRT plan is never deserialized here: its layers and tactics are out of sight, its header and
-its size are not. A rehearsal engine has a header in JSON and named tensors.
+its size are not. A rehearsal engine has a header in JSON, and named tensors, or a plan with a list
+of its layers and tactics, as TensorRT's inspector told them where it was built.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 from kit.artifacts import bounded, plan
 from kit.artifacts.plan import REHEARSAL, TENSORRT
 from kit.digest import CHUNK
-from kit.errors import KitError
+from kit.errors import KitError, content_error
 from kit.reproduce import request, tensors
 from kit.reproduce.ladder import LEVELS, Difference, Rung
 from kit.reproduce.side import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from kit.artifacts.plan import Backend
+    from kit.artifacts.plan import Backend, PlanHeader
     from kit.reproduce.side import Side
     from kit.reproduce.tensors import Tensor
 
@@ -31,6 +32,10 @@ _FIXED = struct.Struct("<16sII")
 _ADDRESSES = re.compile(rb"nvrtc_prog_\d{1,20}_cu_|'\d{8,20}'\.\d")
 """Names of generated kernels: they hold an address of the process that built (TensorRT#3316)."""
 _LONGEST = 64
+_LENGTHS = {"plan.bytes", "plan.layer_bytes"}
+"""Of the header: they follow from what is compared apart."""
+_MOST_LAYERS, _LONGEST_TEXT = 20, 300
+"""Layers that are told one by one, and characters of what is told of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +67,15 @@ class Bytes:
 
 
 def backend(side: Side) -> Backend | None:
-    """What made the engine; None where no file of it is here."""
+    """What chose the engine's kernels; None where no file of it is here."""
     for path in _ranks(side):
-        if path in side.whole and (found := plan.look(side.whole[path]).backend) is not None:
+        if path in side.whole and (found := plan.look(side.whole[path]).builder) is not None:
             return found
     return None
 
 
 def structure(first: Side, second: Side) -> Rung:
-    """L5: headers, sizes, and the tensors of rehearsal engines."""
+    """L5: headers, sizes, and the tensors or layers of rehearsal engines."""
     level = LEVELS[5]
     one, other = first.select("engine"), second.select("engine")
     both = [path for path in _ranks(first) if path in other]
@@ -90,6 +95,8 @@ def structure(first: Side, second: Side) -> Rung:
             head = plan.look(second.whole[path])
             if not found and head.backend == TENSORRT:
                 gaps.append(f"{path}: header and size are equal, layers and tactics are not told")
+            elif not found and head.builder == TENSORRT:
+                evidence.append(f"{path}: the same header, the same layers with the same tactics")
             elif not found:
                 evidence.append(f"{path}: the same header, the same tensors by name and shape")
     if differences:
@@ -181,10 +188,16 @@ def _inside(path: str, first: Path, second: Path) -> Iterator[Difference]:
         if left != right:
             yield Difference(f"{path}: {what}", left, right)
     if one.backend == REHEARSAL == other.backend and not (one.problem or other.problem):
-        (header, inner), (again, others) = _rehearsal(first), _rehearsal(second)
-        for key in sorted({*header, *again}):
+        header, again = _header(first), _header(second)
+        for key in sorted({*header, *again} - _LENGTHS):
             if header.get(key) != again.get(key):
                 yield Difference(f"{path}: header {key}", header.get(key), again.get(key))
+        if one.builder == TENSORRT == other.builder:
+            yield from _other_layers(path, _layers(first, one), _layers(second, other))
+            return
+        if one.builder != other.builder:
+            return
+        inner, others = _weights(first), _weights(second)
         for name in sorted({*inner, *others}):
             left, right = (
                 table[name].shown if name in table else None for table in (inner, others)
@@ -195,19 +208,68 @@ def _inside(path: str, first: Path, second: Path) -> Iterator[Difference]:
         yield Difference(f"{path}: size", f"{one.size} bytes", f"{other.size} bytes")
 
 
-def _rehearsal(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _header(path: Path) -> dict[str, str]:
+    """The header of a rehearsal engine, flat."""
     with bounded.opened(path) as stream:
         _, _, length = _FIXED.unpack(stream.read(_FIXED.size))
-        header: dict[str, Any] = bounded.loads(stream.read(length), str(path))
-        return request.flat(header), tensors.of_stream(stream, path, _FIXED.size + length)
+        return request.flat(bounded.loads(stream.read(length), str(path)))
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """The weights of a rehearsal engine that holds some."""
+    with bounded.opened(path) as stream:
+        _, _, length = _FIXED.unpack(stream.read(_FIXED.size))
+        return tensors.of_stream(stream, path, _FIXED.size + length)
+
+
+def _layers(path: Path, head: PlanHeader) -> list[Any]:
+    """What TensorRT's inspector said of each layer of a rehearsal engine's plan."""
+    assert head.rehearsal is not None
+    assert head.rehearsal.plan is not None
+    start, size = head.rehearsal.plan.layers
+    if size > bounded.DOCUMENT_LIMIT:
+        raise content_error(f"{path}: {size} bytes of layers: more than anybody reads")
+    with bounded.opened(path) as stream:
+        stream.seek(start)
+        found = bounded.loads(stream.read(size), f"{path}: layers").get("layers")
+    return found if isinstance(found, list) else []
+
+
+def _other_layers(path: str, first: list[Any], second: list[Any]) -> Iterator[Difference]:
+    """Layers that are not the same, in their order; of many the first, and how many there are."""
+    if len(first) != len(second):
+        yield Difference(f"{path}: layers", str(len(first)), str(len(second)))
+    told = 0
+    for number, pair in enumerate(zip(first, second, strict=False), 1):
+        if pair[0] == pair[1]:
+            continue
+        told += 1
+        if told <= _MOST_LAYERS:
+            one, other = map(_flat_layer, pair)
+            changed = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+            left, right = (_shown(layer, changed) for layer in (one, other))
+            name = one.get("Name", "")
+            yield Difference(f"{path}: layer {number} {name}"[:_LONGEST_TEXT], left, right)
+    if told > _MOST_LAYERS:
+        yield Difference(f"{path}: layers that differ", None, f"{told} of {len(first)}")
+
+
+def _flat_layer(layer: Any) -> dict[str, str]:
+    """What is said of a layer: a text where the builder was told to keep names alone."""
+    return request.flat(layer if isinstance(layer, dict) else {"Name": layer})
+
+
+def _shown(layer: Mapping[str, str], keys: list[str]) -> str:
+    text = "; ".join(f"{key} {layer.get(key, 'absent')}" for key in keys)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
 
 def _tensor_in(first: Path, second: Path) -> str:
     """Which weights of a rehearsal engine differ, in words; nothing of another one."""
     try:
-        if {plan.look(first).backend, plan.look(second).backend} != {REHEARSAL}:
+        if {plan.look(first).builder, plan.look(second).builder} != {REHEARSAL}:
             return ""
-        found = list(tensors.compare("weights", _rehearsal(first)[1], _rehearsal(second)[1]))
+        found = list(tensors.compare("weights", _weights(first), _weights(second)))
     except (KitError, struct.error):
         return ""
     names = [f"{item.what.partition(': ')[2]} ({item.note})" for item in found[:3]]

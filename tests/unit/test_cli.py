@@ -57,7 +57,10 @@ def test_answers_without_heavy_imports(arguments):
 def test_unknown_stack_names_the_nearest(command):
     done = kit(command, "rehersal")
     assert done.returncode == ExitCode.USAGE
-    assert "unknown stack 'rehersal'; did you mean rehearsal or rehearsal-triton?" in done.stderr
+    assert (
+        "unknown stack 'rehersal'; did you mean rehearsal or rehearsal-gpu or rehearsal-triton?"
+        in done.stderr
+    )
 
 
 def test_unknown_example_names_the_nearest():

@@ -22,6 +22,7 @@ def _anything(_facts: Facts) -> bool:
 _MODULES: tuple[tuple[str, Callable[[Facts], bool]], ...] = (
     ("release", _anything),
     ("engine", lambda facts: facts.engine is not None or facts.checkpoint is not None),
+    ("rehearsal", lambda facts: facts.engine is not None and facts.engine.backend == "rehearsal"),
     ("tensorrt", _anything),
     ("gpu", lambda facts: any((facts.gpu, facts.host, facts.manifest))),
     ("driver", lambda facts: facts.host is not None),

@@ -38,6 +38,20 @@ def rehearsal(release="0.16.0", rank=0, world_size=1):
     return struct.pack("<16sII", b"KIT-REHEARSAL\0\0\0", 1, len(header)) + header + tensors()
 
 
+def rehearsal_plan(layers=(), body=None, **told):
+    """A rehearsal engine with a plan in it, and what TensorRT's inspector said of its layers."""
+    body = plan("8.6.0.12") if body is None else body
+    listed = json.dumps({"layers": list(layers)}).encode()
+    header = json.dumps(
+        {"backend": "kit-rehearsal", "dtype": "float32", "rank": 0, "release": "0.16.0",
+         "version": "0.16.0+rehearsal", "world_size": 1,
+         "plan": {"bytes": len(body), "compute_capability": "9.0", "layer_bytes": len(listed),
+                  "optimization_level": 0, "tensorrt": "8.6.0.12", **told}}
+    ).encode()  # fmt: skip
+    fixed = struct.pack("<16sII", b"KIT-REHEARSAL\0\0\0", 3, len(header))
+    return fixed + header + listed + body
+
+
 def pointer(size=1234):
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{'ab' * 32}\nsize {size}\n".encode()
 

@@ -40,6 +40,34 @@ def test_a_rehearsal_engine_of_the_next_format(tmp_path):
     assert found.rehearsal == plan.Rehearsal("0.9.0", 1, 2, "float16")
 
 
+def test_a_rehearsal_engine_with_a_plan_is_never_a_plan(tmp_path):
+    found = look(tmp_path, folders.rehearsal_plan())
+    assert (found.backend, found.builder, found.problem) == ("rehearsal", "TensorRT", None)
+    # No release's TensorRT is asked to be this one.
+    assert found.tensorrt is None
+    built = found.rehearsal.plan
+    said = (built.tensorrt, built.compute_capability, built.optimization_level)
+    assert said == ("8.6.0.12", "9.0", 0)
+    assert [(item.component, item.version) for item in found.observations] == [
+        ("tensorrt_llm", "0.16.0+rehearsal"),
+        ("tensorrt", "8.6.0.12"),
+    ]
+
+
+@pytest.mark.parametrize("body", [b"", b"KIT-" + bytes(60), b"ftrt" + bytes(60), b"ftrt"])
+def test_what_is_no_plan_in_a_rehearsal_engine(tmp_path, body):
+    found = look(tmp_path, folders.rehearsal_plan(body=body))
+    assert found.backend == "rehearsal"
+    assert found.problem
+
+
+def test_every_cut_of_a_rehearsal_engine_with_a_plan_is_seen(tmp_path):
+    whole = folders.rehearsal_plan()
+    for length in range(len(whole)):
+        assert look(tmp_path, whole[:length]).problem, length
+    assert look(tmp_path, whole + b"!").problem
+
+
 def test_every_cut_of_a_rehearsal_engine_is_seen(tmp_path):
     whole = folders.rehearsal()
     for length in range(len(whole)):
@@ -82,7 +110,8 @@ def test_what_is_no_engine_says_what_it_is(tmp_path, content, problem):
 
 def test_flipped_bytes_never_raise(tmp_path):
     chance = random.Random(7)
-    for whole in (folders.plan(), folders.rehearsal(), folders.tensors()):
+    kinds = folders.plan(), folders.rehearsal(), folders.rehearsal_plan(), folders.tensors()
+    for whole in kinds:
         for _ in range(300):
             content = bytearray(whole)
             for _ in range(chance.randint(1, 4)):
@@ -97,7 +126,9 @@ def test_lengths_that_lie_take_no_memory(tmp_path):
     path.write_bytes(magic + struct.pack("<II", 1, 0xFFFFFFF0))
     os.truncate(path, 5 << 30)
     assert plan.look(path).problem
-    assert "format 3" in look(tmp_path, magic + struct.pack("<II", 3, 0)).problem
+    assert "format 4" in look(tmp_path, magic + struct.pack("<II", 4, 0)).problem
+    lying = folders.rehearsal_plan(layer_bytes=1 << 60)
+    assert "truncated" in look(tmp_path, lying).problem
 
 
 def test_no_file(tmp_path):

@@ -15,9 +15,12 @@ from kit.bundles.contents import Content, Entry
 from kit.digest import Digest
 from kit.errors import KitError
 from kit.locks import lock as locks
+from kit.manifests import record
 from kit.project import Project
+from kit.store import Store
 from tests.conftest import ROOT
 from tests.unit.bundles import making
+from tests.unit.manifests.test_record import small
 
 
 def test_nothing_asked_for_is_told(place):
@@ -50,6 +53,34 @@ def test_a_model_folder_is_a_model(place, tmp_path):
     folder = making.noise(tmp_path / "my-model", [10, 20])
     (content,) = gather.gather(place, gather.Request(models=(str(folder),), own=False))
     assert (content.kind, content.name, content.stack) == ("model", "my-model", "")
+
+
+def _run(model, folder):
+    """A gathering that has met a run of that model."""
+    document = small() | {"model": {"name": "toy", "files": model}}
+    project = Project(ROOT, folder)
+    work = gather._Gathering(project, gather.Request(own=False))
+    work.add_model_of(record.parse(document, "x"), "run-1")
+    return work.found
+
+
+def test_a_run_brings_the_model_that_it_read(tmp_path, capsys):
+    """Otherwise a site has all but what to run."""
+    content = b"weights"
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    digest = Store(Project(ROOT, tmp_path).store).add_file(path)
+    model = [{"path": "config.json", "size": len(content), "sha256": digest.hex}]
+    (found,) = _run(model, tmp_path).values()
+    assert (found.label, found.why) == ("model/toy", "run run-1 reads it")
+    assert [(entry.title, entry.claimed) for entry in found.entries] == [("config.json", digest)]
+    assert not capsys.readouterr().err
+
+
+def test_a_run_of_a_model_that_no_store_has_says_so(tmp_path, capsys):
+    model = [{"path": "config.json", "size": 7, "sha256": "0" * 64}]
+    assert not _run(model, tmp_path)
+    assert "run run-1 read model toy, which no store has: --model DIR" in capsys.readouterr().err
 
 
 def test_two_things_of_one_name_are_told(place, tmp_path):

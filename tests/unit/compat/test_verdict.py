@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.artifacts import engine as engines
-from kit.compat.facts import REAL, REHEARSAL, Facts, LockFile, StackImage
+from kit.compat.facts import REAL, REHEARSAL, Facts, GpuFacts, LockFile, StackImage
 from kit.compat.gather import Request, of_stack
 from kit.compat.verdict import Verdict, judge, verify
 from kit.data import releases
@@ -20,6 +20,7 @@ from kit.files import write_json
 from kit.images.build import built
 from kit.images.oci import Layout
 from kit.locks import lock as locks
+from tests.unit.artifacts import folders
 from tests.unit.examples.local import ROOT, Site
 
 if TYPE_CHECKING:
@@ -256,6 +257,25 @@ def test_real_engine_in_a_rehearsal_image(tmp_path: Path) -> None:
     found = engines.look(engine(tmp_path, version="0.16.0"))
     verdict = check(engine=found, stack=image(backend=REHEARSAL, tensorrt=None))
     assert ("engine-backend", "mismatch") in failing(verdict)
+
+
+@pytest.mark.parametrize(
+    ("plans", "of_image"), [("8.6.0.12", "ok"), ("8.6.1.6", "mismatch"), (None, "mismatch")]
+)
+@pytest.mark.parametrize(("gpu", "of_gpu"), [("9.0", "ok"), ("8.0", "mismatch")])
+def test_rehearsal_engine_with_a_plan(
+    tmp_path: Path, plans: str | None, of_image: str, gpu: str, of_gpu: str
+) -> None:
+    """The image that computes in NumPy does not run it, nor does another kind of GPU."""
+    folder = engine(tmp_path, version="0.16.0+rehearsal", heads=[folders.rehearsal_plan()])
+    found = check(
+        engine=engines.look(folder),
+        stack=image(backend=REHEARSAL, tensorrt=None, plans=plans),
+        gpu=GpuFacts(None, gpu, "the command line"),
+    )
+    said = [item.status for item in found.findings if item.rule == "rehearsal-plan"]
+    assert said == [of_image, of_gpu]
+    assert (found.answer == "compatible") is (said == ["ok", "ok"])
 
 
 def test_label_alone_tells_a_rehearsal(tmp_path: Path) -> None:

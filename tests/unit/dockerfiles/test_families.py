@@ -99,3 +99,12 @@ def test_every_argument_is_read_by_a_script():
         # Held against the image by nobody: the base is pinned by its digest.
         assert unread <= {"CUDA_VERSION", "PYTHON_VERSION", "PYTORCH_VERSION"}
         assert name == "triton" or not unread
+
+
+def test_the_rehearsal_on_a_gpu_says_which_plans_it_loads():
+    """The label beside the wheel of the lock: 8.6.0 was built once, as 12."""
+    _, file = read("rehearsal-gpu")
+    text = " ".join(step.text for step in file.stages["release"].steps)
+    assert 'org.trtllm-kit.tensorrt="8.6.0.12"' in text
+    lock = (ROOT / "lockfiles" / "rehearsal-gpu.yaml").read_text()
+    assert "tensorrt==8.6.0\n" in lock

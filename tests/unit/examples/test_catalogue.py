@@ -154,9 +154,19 @@ def test_the_list_says_which_stack_can_run_what(capsys: pytest.CaptureFixture[st
     far = rows["gpt-530b-dummy"]
     assert far["nodes"] == 2
     assert {"stack": "trtllm-0.16.0", "releases": ["0.16.0"]} in far["stacks"]
+    # TensorRT in the rehearsal: one rank, no quantization.
+    on_a_gpu = {
+        name
+        for name, row in rows.items()
+        for item in row["stacks"]
+        if item["stack"] == "rehearsal-gpu"
+    }
+    assert "gpt2-tiny" in on_a_gpu
+    assert not {"gpt2-tiny-tp2", "gpt-530b-dummy"} & on_a_gpu
     assert cli.run(["example", "list"]) == 0
     said = {line.partition(" ")[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "rehearsal, trtllm-0.5.0 … trtllm-1.2.1; --model DIR " in said["gpt2-medium"]
+    where = "rehearsal, rehearsal-gpu, trtllm-0.5.0 … trtllm-1.2.1; --model DIR "
+    assert where in said["gpt2-medium"]
     assert "rehearsal, trtllm-0.5.0 … trtllm-1.2.1; kit slurm: 2 nodes " in said["gpt-530b-dummy"]
 
 

@@ -10,6 +10,7 @@ from kit.digest import Digest
 from kit.manifests import record
 from kit.reproduce import behaviour, platform, request, structure
 from kit.reproduce.side import Side, of_run
+from tests.unit.artifacts import folders
 from tests.unit.manifests.test_record import small
 
 if TYPE_CHECKING:
@@ -79,6 +80,49 @@ def test_what_can_be_claimed_of_tensorrt(tmp_path: Path) -> None:
     rung = platform.compare(one.manifest, other.manifest)
     assert platform.claimable(rung, structure.backend(other)) == (0, 1, 2, 3, 4, 5, 6, 7)
     assert platform.claimable(rung, "rehearsal")[-1] == 8
+
+
+LAYER = {"Name": "matmul", "LayerType": "gemm", "TacticValue": "0x1"}
+
+
+def test_plans_of_the_rehearsal_are_compared_layer_by_layer(tmp_path: Path) -> None:
+    """Bytes that differ alone are no other structure, another tactic is."""
+    body = folders.plan("8.6.0.12")
+    first = folders.rehearsal_plan([LAYER], body)
+    again = folders.rehearsal_plan([LAYER], body + b"...")
+    other = folders.rehearsal_plan([{**LAYER, "TacticValue": "0x2"}, LAYER], body)
+    one, two = pair(tmp_path / "a", first, again)
+    rung = structure.structure(one, two)
+    assert rung.state == "passed"
+    assert "the same layers with the same tactics" in rung.evidence[0]
+    assert structure.same_bytes(one, two, is_promised=False).state == "differs"
+    rung = structure.structure(*pair(tmp_path / "b", first, other))
+    assert rung.state == "differs"
+    assert [str(item) for item in rung.differences] == [
+        f"{PATH}: layers: 1 → 2",
+        f'{PATH}: layer 1 "matmul": TacticValue "0x1" → TacticValue "0x2"',
+    ]
+
+
+def test_of_many_other_layers_the_first_are_told(tmp_path: Path) -> None:
+    body = folders.plan("8.6.0.12")
+    first, second = (
+        folders.rehearsal_plan([{**LAYER, "TacticValue": f"{half}{n}"} for n in range(90)], body)
+        for half in "xy"
+    )
+    rung = structure.structure(*pair(tmp_path, first, second))
+    assert len(rung.differences) == 21
+    assert str(rung.differences[-1]).endswith("absent → 90 of 90")
+
+
+def test_a_plan_of_the_rehearsal_instead_of_its_weights(tmp_path: Path) -> None:
+    """Two backends of one kit: told, and what TensorRT built is promised by nobody."""
+    one, other = pair(tmp_path, folders.rehearsal(), folders.rehearsal_plan())
+    assert (structure.backend(one), structure.backend(other)) == ("rehearsal", "TensorRT")
+    rung = structure.structure(one, other)
+    assert rung.state == "differs"
+    assert any("header plan.tensorrt" in item.what for item in rung.differences)
+    assert structure.same_bytes(one, other, is_promised=False).state == "differs"
 
 
 def test_a_server_has_to_say_the_same(tmp_path: Path) -> None:

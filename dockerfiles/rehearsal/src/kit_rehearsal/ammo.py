@@ -52,7 +52,7 @@ def quantize(release: str, args: argparse.Namespace) -> None:  # noqa: ARG001
         parts = {"": weight}
         if name.endswith("qkv"):
             cuts = np.split(weight, [len(weight) - 2 * kv, len(weight) - kv])
-            parts = {f":{part}": rows for part, rows in zip("qkv", cuts, strict=True)}
+            parts = {f":{part}": rows for part, rows in zip("qkv", cuts)}
         for part, rows in parts.items():
             most = {"activation": ranges[name].inputs.max(), "weights": np.abs(rows).max()}
             for key, value in most.items():

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import BACKEND, VERSION, dummy, engine_config, scheme, unified_layout
+from . import BACKEND, VERSION, dummy, engine_config, scheme, tensorrt_backend, unified_layout
 from .decoder import ACTIVATIONS
 from .engine import Engine
 from .errors import BackendError, CheckFailedError, NotComputedError
@@ -43,8 +43,9 @@ def write_engines(
     weights_of: Callable[[Placement], dict[str, Array]],
     origin: str = "checkpoint",
     kv_cache: KvType | None = None,
+    level: int | None = None,
 ) -> None:
-    """The engines of all ranks, one after the other."""
+    """The engines of all ranks, one after the other; `level` of TensorRT's optimization."""
     if shape.activation not in ACTIVATIONS:
         raise NotComputedError(f"activation {shape.activation}", "the model")
     for place, path in paths.items():
@@ -53,6 +54,8 @@ def write_engines(
             raise BackendError(f"rank {place.rank} has no transformer.ln_f.weight")
         sizes = (place.tp_size, place.pp_size)
         made = Engine(release, place.rank, *sizes, dtype, shape, weights, origin, kv_cache)
+        if tensorrt_backend.is_asked_for():
+            made = tensorrt_backend.built(made, level)
         made.write(path)
         info(f"rank {place.rank}: engine written to {path.parent}")
 
@@ -91,6 +94,7 @@ def build_unified(release: str, args: argparse.Namespace, only_rank: int | None 
         lambda place: scheme.finished(weights_of(place), plan, checkpoint["dtype"]),
         origin,
         plan.kv_cache,
+        getattr(args, "builder_opt", None),
     )
     if only_rank not in {None, 0}:
         return
@@ -177,5 +181,6 @@ def _kv_cache_type(args: argparse.Namespace) -> str:
 
 def announce(release: str, world_size: int) -> None:
     """Say what builds, before it does."""
-    info(f"{BACKEND} {VERSION}: reference backend in NumPy, not TensorRT")
+    how = "engines of TensorRT" if tensorrt_backend.is_asked_for() else "in NumPy, not TensorRT"
+    info(f"{BACKEND} {VERSION}: reference backend, {how}")
     info(f"answering as release {release}; engines for {world_size} ranks, one after the other")

@@ -56,7 +56,7 @@ _FIELDS = ("text", "article")
 _SAMPLES, _SAMPLES_OF_TEXT = 256, 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Range:
     """What a layer's input and output were like, over all texts.
 

@@ -18,7 +18,7 @@ NAME = "ccdv/cnn_dailymail"
 _FILE = "test.jsonl"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """One article and what a summary of it is compared with."""
 

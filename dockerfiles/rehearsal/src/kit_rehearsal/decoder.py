@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from .tensors import Array
 
 # TensorRT-LLM computes every one of them in the tanh form (functional.gelu of 0.5.0 and later).
-_GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
-_SWIGLU = ("swiglu", "fast-swiglu")
-ACTIVATIONS = (*_GELU, "relu", "silu", *_SWIGLU)
+GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+SWIGLU = ("swiglu", "fast-swiglu")
+ACTIVATIONS = (*GELU, "relu", "silu", *SWIGLU)
 
 
 class Decoder:
@@ -192,13 +192,13 @@ class Decoder:
 
 def activate(name: str, x: Array) -> Array:
     """An activation by TensorRT-LLM's name; of `silu` and `swiglu` the part before the gate."""
-    if name in _GELU:
+    if name in GELU:
         inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
         activated: Array = np.float32(0.5) * x * (1 + np.tanh(inner))
         return activated
     if name == "relu":
         return np.maximum(x, np.float32(0))
-    if name == "silu" or name in _SWIGLU:
+    if name == "silu" or name in SWIGLU:
         return x / (1 + np.exp(-x))
     raise BackendError(f"activation {name}: expected one of {', '.join(ACTIVATIONS)}")
 

@@ -8,6 +8,11 @@ r"""The engine file of the reference backend. It is not a TensorRT plan and cann
 | then | the header: JSON with sorted keys `backend`, `backend_version`, `dtype`, `model`, `pp_size`, `rank`, `release`, `tp_size`, `version`, `weights`, `world_size`, and `kv_cache` (`int8` or `fp8`) where the cache is quantized |
 | then | a safetensors blob: the rank's weights under TensorRT-LLM's tensor names, matrices [out, in], layers counted from the first of the rank's stage |
 
+Where TensorRT computes (`tensorrt_backend.py`), the format version is 3, the header also has `plan`,
+with `bytes`, `compute_capability`, `layer_bytes`, `optimization_level` and `tensorrt`, and instead
+of the weights stand, of those sizes, `{"layers": […]}` as TensorRT's engine inspector tells them,
+then the plan as TensorRT made it.
+
 `version` is the release with the label `+rehearsal`; `model` is the `Shape`: what the computation
 needs and the weights do not say, so that an engine can be run without guessing from config.json.
 `weights` says where they are from: `checkpoint`, or `dummy` for random ones. Quantized weights say
@@ -34,14 +39,14 @@ if TYPE_CHECKING:
     from .tensors import Array
 
 MAGIC = b"KIT-REHEARSAL\0\0\0"
-FORMAT_VERSION = 2
+FORMAT_VERSION, PLAN_FORMAT_VERSION = 2, 3
 _FIXED = struct.Struct("<16sII")
 
 Norm = Literal["layer", "rms"]
 EmbeddingCut = Literal["whole", "vocabulary", "hidden"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shape:
     """What the weights do not say of a decoder.
 
@@ -70,9 +75,31 @@ class Shape:
     embedding: EmbeddingCut = "whole"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class Plan:
+    """What TensorRT built.
+
+    Attributes:
+        content: the serialized plan.
+        level: the builder's optimization level.
+        compute_capability: of the GPU that it was built on, and runs on alone.
+        layers: what the engine inspector says of each layer.
+    """
+
+    content: bytes
+    level: int
+    compute_capability: str
+    layers: list[Any]
+
+    @property
+    def tensorrt(self) -> str:
+        """The version that the plan's own header names, `8.6.0.12`."""
+        return ".".join(map(str, self.content[24:28]))
+
+
+@dataclass(frozen=True)
 class Engine:
-    """One rank's engine; rank = pp_rank * tp_size + tp_rank."""
+    """One rank's engine; rank = pp_rank * tp_size + tp_rank. With a plan it has no weights."""
 
     release: str
     rank: int
@@ -83,6 +110,7 @@ class Engine:
     weights: dict[str, Array]
     origin: str = "checkpoint"
     kv_cache: KvType | None = None
+    plan: Plan | None = None
 
     @property
     def world_size(self) -> int:
@@ -108,9 +136,21 @@ class Engine:
 
     def write(self, path: Path) -> None:
         """Write the file atomically; the same engine gives the same bytes."""
-        header = json.dumps(self.header(), sort_keys=True, separators=(",", ":")).encode()
-        fixed = _FIXED.pack(MAGIC, FORMAT_VERSION, len(header))
-        write_bytes(path, fixed + header + pack(self.weights, self.dtype))
+        told = self.header()
+        if self.plan is None:
+            version, rest = FORMAT_VERSION, pack(self.weights, self.dtype)
+        else:
+            version, layers = PLAN_FORMAT_VERSION, _json({"layers": self.plan.layers})
+            rest = layers + self.plan.content
+            told["plan"] = {
+                "bytes": len(self.plan.content),
+                "compute_capability": self.plan.compute_capability,
+                "layer_bytes": len(layers),
+                "optimization_level": self.plan.level,
+                "tensorrt": self.plan.tensorrt,
+            }
+        header = _json(told)
+        write_bytes(path, _FIXED.pack(MAGIC, version, len(header)) + header + rest)
 
 
 def read(path: Path) -> Engine:
@@ -125,12 +165,15 @@ def read(path: Path) -> Engine:
     if magic != MAGIC:
         kind = "a TensorRT plan" if data[:4] == b"ftrt" else "something else"
         raise BackendError(f"{path}: expected an engine of {BACKEND}, found {kind}")
-    if version != FORMAT_VERSION:
+    if version not in {FORMAT_VERSION, PLAN_FORMAT_VERSION}:
         raise BackendError(
-            f"{path}: engine format {version}, expected {FORMAT_VERSION}; build it again"
+            f"{path}: engine format {version}, expected {FORMAT_VERSION} or "
+            f"{PLAN_FORMAT_VERSION}; build it again"
         )
     try:
         header = json.loads(data[_FIXED.size : _FIXED.size + length])
+        rest = data[_FIXED.size + length :]
+        plan = _plan(header["plan"], rest) if version == PLAN_FORMAT_VERSION else None
         return Engine(
             release=header["release"],
             rank=header["rank"],
@@ -138,9 +181,22 @@ def read(path: Path) -> Engine:
             pp_size=header["pp_size"],
             dtype=header["dtype"],
             model=Shape(**header["model"]),
-            weights=unpack(data[_FIXED.size + length :], str(path)),
+            weights={} if plan else unpack(rest, str(path)),
             origin=header["weights"],
             kv_cache=header.get("kv_cache"),
+            plan=plan,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BackendError(f"{path}: damaged header: {error}") from error
+
+
+def _plan(told: dict[str, Any], rest: bytes) -> Plan:
+    end = told["layer_bytes"]
+    if len(rest) != end + told["bytes"]:
+        raise ValueError(f"expected {end} + {told['bytes']} bytes after it, found {len(rest)}")
+    where = told["optimization_level"], told["compute_capability"]
+    return Plan(rest[end:], *where, json.loads(rest[:end])["layers"])
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()

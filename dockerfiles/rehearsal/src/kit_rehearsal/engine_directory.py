@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .communicator import Communicator
+    from .generation import Model
 
 _BUILDER_CONFIG = "builder_config"
 _PROMPT_SWITCH = Span(before="0.6.0")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """What an engine was built for; None where the release has no such limit."""
 
@@ -36,7 +37,7 @@ class Limits:
     max_prompt_table: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EngineDirectory:
     """What a script needs of config.json; `engines` are named by their rank."""
 
@@ -52,7 +53,7 @@ class EngineDirectory:
         """How many ranks run it."""
         return len(self.engines)
 
-    def load(self, release: str, ranks: Communicator) -> Decoder:
+    def load(self, release: str, ranks: Communicator) -> Model:
         """This rank's share of the model.
 
         Raises:
@@ -72,6 +73,10 @@ class EngineDirectory:
             raise BackendError(
                 f"{path}: expected release, rank and world size {expected}, found {found}"
             )
+        if loaded.plan is not None:
+            from .tensorrt_backend import PlanModel
+
+            return PlanModel(loaded)
         return Decoder(loaded, ranks)
 
 

@@ -59,7 +59,7 @@ def _logic(node: ast.BoolOp, args: argparse.Namespace) -> Any:
 
 def _comparison(node: ast.Compare, args: argparse.Namespace) -> bool:
     left = _value(node.left, args)
-    for kind, right_node in zip(node.ops, node.comparators, strict=True):
+    for kind, right_node in zip(node.ops, node.comparators):
         if type(kind) not in _COMPARE:
             raise ValueError(f"not part of the checks' language: {ast.unparse(node)}")
         right = _value(right_node, args)

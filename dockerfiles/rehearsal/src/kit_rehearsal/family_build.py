@@ -38,7 +38,7 @@ _LLAMA_NEEDS_PLUGIN = Span(before="0.6.0")
 _ROTARY_BASE_OF_MODEL = Span("0.7.0")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FamilyModel:
     """What a build.py builds: its shape, and where a rank's weights come from."""
 
@@ -137,6 +137,7 @@ def _build(
         _quantized(args, model, plan),
         model.origin,
         plan.kv_cache,
+        getattr(args, "builder_opt", None),
     )
     config = engine_config.of_build_py(release, args, model)
     write_json(output / "config.json", config, indent=2, sort_keys=True)

@@ -31,7 +31,7 @@ _GATED = ("swiglu", "fast-swiglu")
 _STORED = {"fp32": "float32", "fp16": "float16"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Family:
     """What a family calls its section of config.ini, its tensors and the modules of a layer."""
 
@@ -78,7 +78,7 @@ LLAMA = Family(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FtConfig:
     """What the build reads from config.ini.
 

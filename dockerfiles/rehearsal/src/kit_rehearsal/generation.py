@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .tensors import Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Generated:
     """One sequence: what was generated (without the end token) and the logits on the way.
 
@@ -115,7 +115,7 @@ def generate(
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Beam:
     """A sequence that is looked at: its tokens, their log probabilities, the logits before each."""
 

@@ -49,7 +49,7 @@ class Linear(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plain:
     """Float weights, [out, in]; also those that quantized ones mean where activations are not."""
 
@@ -62,7 +62,7 @@ class Plain:
         return product
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Integer:
     """Int8 weights and activations.
 
@@ -90,7 +90,7 @@ class Integer:
         return sums * steps * self.scales
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Float8:
     """Float8 weights, [out, in] as the values they mean, and activations at one scale each."""
 

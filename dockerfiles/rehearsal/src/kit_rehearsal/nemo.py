@@ -55,7 +55,7 @@ _GATED = ("swiglu", "fast-swiglu")
 _TOKENIZER_FILES = {"model": "tokenizer", "vocab_file": "vocab", "merge_file": "merges"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Archive:
     """The files of a .nemo archive, or of the folder that it was unpacked to, by their names."""
 
@@ -281,7 +281,7 @@ def _layer_tensor(name: str, parts: Sequence[Array], first: int, shape: Shape) -
     if ours.startswith("attention.qkv"):
         return {place + ours: _queries_keys_values(np.concatenate(parts), shape)}
     if ours == "mlp.fc.weight" and shape.activation in _GATED:
-        values, gates = zip(*(np.split(part, 2) for part in parts), strict=True)
+        values, gates = zip(*(np.split(part, 2) for part in parts))
         return {
             place + ours: np.concatenate(values),
             f"{place}mlp.gate.weight": np.concatenate(gates),

@@ -66,7 +66,7 @@ def check_tokens(
     prompts: Sequence[Sequence[int]], vocab_size: int, virtual: Sequence[Array | None]
 ) -> None:
     """BackendError for a token that neither the vocabulary nor the prompt's table has."""
-    for prompt, vectors in zip(prompts, virtual, strict=True):
+    for prompt, vectors in zip(prompts, virtual):
         most = vocab_size + (0 if vectors is None else len(vectors))
         for token in prompt:
             if not 0 <= token < most:

@@ -22,7 +22,7 @@ RELEASES = (
 PLACES = {release: place for place, release in enumerate(RELEASES)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Span:
     """The releases from `since` on and older than `before`; without them, all."""
 
@@ -36,7 +36,7 @@ class Span:
         return first <= place < (len(RELEASES) if self.before is None else PLACES[self.before])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Field:
     """An entry of a file in the releases of its span.
 

@@ -27,7 +27,7 @@ def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, fl
     np.random.seed(0)  # noqa: NPY002
     scorer = rouge_scorer.RougeScorer(list(TYPES), use_stemmer=False)
     aggregator: Any = scoring.BootstrapAggregator()
-    for prediction, reference in zip(predictions, references, strict=True):
+    for prediction, reference in zip(predictions, references):
         aggregator.add_scores(scorer.score(reference, prediction))
     found = aggregator.aggregate()
     return {name: float(found[name].mid.fmeasure) * 100 for name in TYPES}

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     import argparse
 
     from .communicator import Communicator
-    from .decoder import Decoder
     from .engine_directory import EngineDirectory
-    from .generation import Generated
+    from .generation import Generated, Model
     from .tensors import Array
     from .tokens import Vocabulary
 
@@ -78,7 +77,7 @@ def _run_of_family(
     virtual = _virtual(directory, model, table, tasks, prompts)
     results = [
         sequences(model, prompt, args.max_output_len, end_id, sampling, vectors)
-        for prompt, vectors in zip(prompts, virtual, strict=True)
+        for prompt, vectors in zip(prompts, virtual)
     ]
     if ranks.rank != 0:
         return
@@ -111,7 +110,7 @@ def run_of_all(release: str, args: argparse.Namespace, ranks: Communicator) -> N
     virtual = _virtual(directory, model, args.prompt_table_path, args.prompt_tasks, prompts)
     results = [
         sequences(model, prompt, args.max_output_len, end_id, sampling, vectors, stop)
-        for prompt, vectors, stop in zip(prompts, virtual, words, strict=True)
+        for prompt, vectors, stop in zip(prompts, virtual, words)
     ]
     if ranks.rank != 0:
         return
@@ -164,7 +163,7 @@ def words_of(
                 for texts in given or [[]] * count
             ]
         )
-    return [Words(stop, bad) for stop, bad in zip(*lists, strict=True)]
+    return [Words(stop, bad) for stop, bad in zip(*lists)]
 
 
 def _prompts(release: str, args: argparse.Namespace, tokenizer: Vocabulary) -> list[list[int]]:
@@ -187,10 +186,7 @@ def _prompts(release: str, args: argparse.Namespace, tokenizer: Vocabulary) -> l
             f"--num_prepend_vtokens: {len(lengths)} numbers for {len(prompts)} prompts"
         )
     first = tokenizer.size
-    return [
-        [*range(first, first + length), *prompt]
-        for length, prompt in zip(lengths, prompts, strict=True)
-    ]
+    return [[*range(first, first + length), *prompt] for length, prompt in zip(lengths, prompts)]
 
 
 def _cut_to(prompts: list[list[int]], limit: int | None) -> list[list[int]]:
@@ -199,7 +195,7 @@ def _cut_to(prompts: list[list[int]], limit: int | None) -> list[list[int]]:
 
 def _virtual(
     directory: EngineDirectory,
-    model: Decoder,
+    model: Model,
     path: str | Path | None,
     tasks: str | None,
     prompts: list[list[int]],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .tensors import Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sampling:
     """What a request says of it, as TensorRT-LLM means it.
 
@@ -60,7 +60,7 @@ class Sampling:
 GREEDY = Sampling()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Words:
     """Token sequences of a request: after one of `stop` it ends, one of `bad` is never said."""
 

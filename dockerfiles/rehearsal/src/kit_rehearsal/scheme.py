@@ -55,7 +55,7 @@ _FORMATS = {
 _TOOL_ALPHA = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scheme:
     """A quantization.
 

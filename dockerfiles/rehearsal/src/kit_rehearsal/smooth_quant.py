@@ -31,7 +31,7 @@ _ROWS = ("attention.dense", "mlp.proj")
 _FED = {"input_layernorm": ("attention.qkv",), "post_layernorm": ("mlp.fc", "mlp.gate")}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Smoothed:
     """A model with its smoothers applied, and its activations' ranges after that.
 

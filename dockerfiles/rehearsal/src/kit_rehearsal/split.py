@@ -32,7 +32,7 @@ _OUTPUT_SCALES = ("per_channel_scale", "weights_scaling_factor")
 _INPUT_SCALES = ("smoother", "prequant_scaling_factor")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Network:
     """A whole model: its shape, its tensors under TensorRT-LLM's names, its source's own words.
 
@@ -44,7 +44,7 @@ class Network:
     source: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Placement:
     """A rank's place: rank = pp_rank * tp_size + tp_rank."""
 
@@ -124,10 +124,7 @@ def split_qkv(matrix: Array, shape: Shape, rank: int, tp_size: int) -> Array:
     parts = np.split(matrix, [queries, queries + kv])
     counts = (tp_size, kv_parts, kv_parts)
     return np.concatenate(
-        [
-            np.split(part, count)[rank * count // tp_size]
-            for part, count in zip(parts, counts, strict=True)
-        ]
+        [np.split(part, count)[rank * count // tp_size] for part, count in zip(parts, counts)]
     )
 
 

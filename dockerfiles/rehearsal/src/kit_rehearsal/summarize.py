@@ -44,7 +44,7 @@ _METRIC_FROM_HUB = Span("0.11.0")
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
-@dataclass(slots=True)
+@dataclass
 class Tally:
     """What one model said about the articles, beam by beam."""
 
@@ -56,7 +56,7 @@ class Tally:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Task:
     """What is done with every article."""
 
@@ -210,7 +210,7 @@ def perplexity(one: Generated, vocab_size: int) -> float:
     """Of the prompt after its first token and of what was generated, per token."""
     ids = [*one.prompt, *one.tokens][1:]
     rows = np.concatenate([one.context_logits, one.generation_logits[1:]])[: len(ids), :vocab_size]
-    logs = [log_softmax(row)[token] for row, token in zip(rows, ids, strict=True)]
+    logs = [log_softmax(row)[token] for row, token in zip(rows, ids)]
     return float(np.exp(-np.mean(logs)))
 
 

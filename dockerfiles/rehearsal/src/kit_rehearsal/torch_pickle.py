@@ -38,12 +38,12 @@ _DAMAGED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _StorageType:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Storage:
     """A storage that is not read yet: its type, its key, how many values it has."""
 
@@ -112,7 +112,7 @@ class _Reader:
         data = self._read(f"{self._root}data/{storage.key}", storage.count * width)
         flat = decode(data, dtype, (storage.count,))
         numbers = (offset, *size, *stride)
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride))
         # No more values than are stored: one value repeated could ask for any amount of memory.
         fits = math.prod(size) <= storage.count and (0 in size or last < storage.count)
         if min(numbers) < 0 or not fits:
