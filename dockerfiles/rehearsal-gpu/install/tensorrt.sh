@@ -13,3 +13,7 @@ python3 "$pip" install -q --no-index --no-deps --no-compile --no-cache-dir \
 # gives the builder neither as a source of tactics: what cuDNN loads on demand (1.2 GB) is left out.
 found=$(python3 -c 'import nvidia; print(*nvidia.__path__)')
 rm -r "$found"/*/include "$found"/cudnn/lib/libcudnn_* "$found"/cublas/lib/libnvblas.*
+
+# Whoever asks the image for its versions finds these two; what is left of cuDNN answers nobody.
+printf '%s\n' "$found/cuda_runtime/lib" "$(dirname "$found")/tensorrt" > /etc/ld.so.conf.d/tensorrt.conf
+ldconfig
