@@ -26,9 +26,10 @@ class Device:
         self._runtime = load("cuda_runtime/lib/libcudart.so.12")
         self._runtime.cudaGetErrorString.restype = ctypes.c_char_p
         count = ctypes.c_int()
-        self._call("cudaGetDeviceCount", ctypes.byref(count))
-        if count.value < 1:
-            raise BackendError("no GPU: expected one at least; kit run EXAMPLE --gpus all")
+        try:
+            self._call("cudaGetDeviceCount", ctypes.byref(count))
+        except BackendError as error:
+            raise BackendError(f"no GPU: {error}; kit run EXAMPLE --gpus all") from error
         self._stream = ctypes.c_void_p()
         self._call("cudaStreamCreate", ctypes.byref(self._stream))
 
@@ -47,10 +48,6 @@ class Device:
         address = ctypes.c_void_p()
         self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(max(1, size)))
         return int(address.value or 0)
-
-    def free(self, address: int) -> None:
-        """Give memory back."""
-        self._call("cudaFree", ctypes.c_void_p(address))
 
     def upload(self, values: np.typing.NDArray[Any], address: int) -> None:
         """Copy to the GPU."""
@@ -79,7 +76,7 @@ class Device:
         if status:
             said = self._runtime.cudaGetErrorString(status)
             text = said.decode("ascii", "replace") if said else "unknown error"
-            raise BackendError(f"{name}: CUDA error {status}: {text}; kit run EXAMPLE --gpus all")
+            raise BackendError(f"{name}: CUDA error {status}: {text}")
 
 
 def load(place: str) -> Any:
