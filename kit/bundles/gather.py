@@ -106,7 +106,7 @@ class _Gathering:
 
     def add(self, content: Content) -> None:
         there = self.found.setdefault((content.kind, content.name), content)
-        if replace(there, why=content.why) != content:
+        if replace(there, why=content.why, stack=content.stack) != content:
             raise usage_error(f"two different things are called {content.label}: rename one")
 
     def add_stack(self, stack: str) -> None:
@@ -273,7 +273,12 @@ class _Gathering:
             for file in model.files
         )
         why = f"run {run} reads it"
-        self.add(Content("model", model.name, manifest.stack, why, _by_title(entries)))
+        found = Content("model", model.name, manifest.stack, why, _by_title(entries))
+        there = self.found.get((found.kind, found.name), found)
+        # Two states of one model may have been run: a site finds their files by digest.
+        self.add(
+            found if there.entries == found.entries else replace(found, name=f"{model.name}-{run}")
+        )
 
     def add_run_documents(self, name: str, manifest: Manifest) -> None:
         from kit.manifests import provenance, sbom

@@ -77,6 +77,18 @@ def test_a_run_brings_the_model_that_it_read(tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
+def test_runs_of_two_states_of_a_model_and_of_two_stacks(tmp_path):
+    work = gather._Gathering(Project(ROOT, tmp_path), gather.Request(own=False))
+    path = tmp_path / "config.json"
+    for number, (stack, content) in enumerate([("one", b"a"), ("two", b"a"), ("two", b"b")]):
+        path.write_bytes(content)
+        digest = Store(work.project.store).add_file(path)
+        model = [{"path": "config.json", "size": 1, "sha256": digest.hex}]
+        document = small() | {"model": {"name": "toy", "files": model}, "stack": stack}
+        work.add_model_of(record.parse(document, "x"), f"run-{number}")
+    assert [content.label for content in work.found.values()] == ["model/toy", "model/toy-run-2"]
+
+
 def test_a_run_of_a_model_that_no_store_has_says_so(tmp_path, capsys):
     model = [{"path": "config.json", "size": 7, "sha256": "0" * 64}]
     assert not _run(model, tmp_path)
