@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,12 +19,27 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+_SIGNAL_SECONDS = 10
+"""Longest time that SIGTERM may take from the controller to a process of the job."""
+
+
 @dataclass(frozen=True, slots=True)
 class Allocation:
     """A job's nodes, the one that this process runs on first."""
 
     job: str
     nodes: tuple[str, ...]
+
+    def wait_if_ending(self) -> None:
+        """What a step ends with that Slurm has ended is no failure: wait for the signal.
+
+        `srun` may learn of a job's end before SIGTERM reaches this process. Returns at once while
+        the job runs, and where Slurm does not say.
+        """
+        said = programs.ask(["scontrol", "show", "job", self.job])
+        state = re.search(r"\bJobState=(\w+)", said.out)
+        if said.problem is None and state is not None and state.group(1) != "RUNNING":
+            time.sleep(_SIGNAL_SECONDS)
 
 
 def is_inside() -> bool:
@@ -91,15 +108,16 @@ def cancellable() -> Iterator[None]:
     """While the block runs in a job, SIGTERM is an interruption: Slurm's way to say that it ends.
 
     So a cancelled job, or one at the end of its time, leaves behind what can be gone on with.
+    After the block SIGTERM is ignored: what is left is to say how it went.
     """
     if not is_inside():
         yield
         return
-    old = signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, old)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -222,6 +222,8 @@ class Hosts:
                 code, tail = process.stream(self._srun("run", task), on_line, self._environment())
         finally:
             logs = _keep(folder / "ranks", scratch / "logs" / step)
+        if code != 0:
+            self.allocation.wait_if_ending()
         reports = {name: folder / f"report-{name}.json" for name in self.allocation.nodes}
         problem = self._problem(code, tail, problems, reports)
         if problem is not None:
@@ -273,6 +275,8 @@ class Hosts:
                 rest.append(line)
 
         code, _ = process.stream(self._srun("check", question), on_line, self._environment())
+        if code != 0:
+            self.allocation.wait_if_ending()
         return code, answers, rest[-8:]
 
     def _environment(self) -> dict[str, str]:

@@ -170,8 +170,7 @@ def test_two_nodes_answer_as_one_host(place, cluster, recipe_of, submit, alone):
     _, environment = place
     remark = "two words # no comment"
     number, log = submit(recipe_of("two-nodes"), behind=[f"--comment={remark}"])
-    state, code = cluster.ended(number)
-    assert (state, code) == ("COMPLETED", 0), log.read_text()
+    assert cluster.ended(number) == ("COMPLETED", "0:0"), log.read_text()
     assert remark in cluster.ask("scontrol", "show", "job", str(number)).stdout
     path, manifest = manifest_of(log)
     assert [said["token_ids"] for said in manifest["outputs"]] == [
@@ -203,7 +202,7 @@ def test_two_nodes_answer_as_one_host(place, cluster, recipe_of, submit, alone):
 @pytest.mark.only("podman")
 def test_sixteen_ranks_in_two_nodes(cluster, recipe_of, submit, alone):
     number, log = submit(recipe_of("sixteen", tp=16))
-    assert cluster.ended(number) == ("COMPLETED", 0), log.read_text()
+    assert cluster.ended(number) == ("COMPLETED", "0:0"), log.read_text()
     _, manifest = manifest_of(log)
     run = manifest["commands"][-1]
     assert (run["mpi_ranks"], run["spread"]["ranks_per_node"]) == (16, 8)
@@ -220,15 +219,25 @@ def test_a_cancelled_job_ends_everywhere_and_is_gone_on_with(place, cluster, rec
     wait_for(log, "[run] on 2 nodes")
     wait_until(lambda: len(ranks()) >= 4)
     assert cluster.ask("scancel", str(number)).returncode == 0
-    assert cluster.ended(number) == ("CANCELLED", 130)
+    assert cluster.ended(number) == ("CANCELLED", "130:0"), log.read_text()
     wait_until(lambda: not ranks())
     assert "--resume" in log.read_text()
     number, log = submit(config, "--resume")
-    assert cluster.ended(number) == ("COMPLETED", 0), log.read_text()
+    assert cluster.ended(number) == ("COMPLETED", "0:0"), log.read_text()
     path, manifest = manifest_of(log)
     reused = [command["name"] for command in manifest["commands"] if command.get("reused_from")]
     assert reused == ["configure", "build"]
     assert kit("manifest", "verify", path, env=place[1]).returncode == 0
+
+
+@pytest.mark.only("podman")
+def test_srun_that_a_cancelled_job_refuses_is_no_failure(cluster, recipe_of, submit):
+    number, log = submit(recipe_of("early", answer=30))
+    wait_for(log, "[run] on 2 nodes")  # while srun asks for its step
+    assert cluster.ask("scancel", str(number)).returncode == 0
+    assert cluster.ended(number) == ("CANCELLED", "130:0"), log.read_text()
+    assert "error: step" not in log.read_text()
+    assert "--submit --resume" in log.read_text()
 
 
 @pytest.mark.only("podman")
@@ -237,7 +246,7 @@ def test_a_rank_that_dies_is_the_steps_failure(place, cluster, recipe_of, submit
     wait_for(log, "[run] on 2 nodes")
     wait_until(lambda: len(ranks()) >= 4)
     os.kill(ranks()[-1], 9)
-    assert cluster.ended(number) == ("FAILED", 4), log.read_text()
+    assert cluster.ended(number) == ("FAILED", "4:0"), log.read_text()
     said = log.read_text()
     assert "error: step run ended with exit code 137" in said
     assert "kit slurm --config" in said
@@ -272,7 +281,7 @@ def test_a_node_that_cannot_have_the_image_is_named(place, cluster, recipe_of, s
     mark.touch()
     try:
         number, log = submit(recipe_of("imageless"))
-        assert cluster.ended(number) == ("FAILED", 3), log.read_text()
+        assert cluster.ended(number) == ("FAILED", "3:0"), log.read_text()
     finally:
         mark.unlink()
     assert "error: node kit2: podman pull failed: no space left" in log.read_text()

@@ -78,11 +78,11 @@ class Slurm:
         return dict(word.split("=", 1) for word in said.split() if "=" in word)
 
     def ended(self, number, seconds=90):
-        """Wait for a job; its state and exit code."""
+        """Wait for a job; its state, and `CODE:SIGNAL` that its script ended with."""
         alive = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING"}
         self._wait(lambda: self.job(number)["JobState"] not in alive, seconds)
         found = self.job(number)
-        return found["JobState"], int(found["ExitCode"].partition(":")[0])
+        return found["JobState"], found["ExitCode"]
 
     def processes(self, node):
         """Everything that a node has started for steps, and its daemon."""
@@ -175,7 +175,6 @@ class Slurm:
             "SlurmdParameters=config_overrides",
             # A test does not wait for what a cluster of a thousand users needs.
             "SchedulerParameters=batch_sched_delay=0,sched_min_interval=1000,bf_interval=1",
-            "KillWait=5",
             "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP",
         ]
         lines += [

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from kit.errors import ExitCode, KitError
 from kit.slurm import allocation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HINT = "kit slurm x --submit"
 
@@ -66,10 +71,16 @@ def test_every_node_keeps_to_itself(job: pytest.MonkeyPatch) -> None:
     assert allocation.node_home(home) == home
 
 
-@pytest.mark.usefixtures("job")
-def test_the_end_of_a_job_is_an_interruption() -> None:
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    """What this process does with the signal, as it was."""
     before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
+
+@pytest.mark.usefixtures("job", "sigterm")
+def test_the_end_of_a_job_is_an_interruption() -> None:
     def work() -> None:
         with allocation.cancellable():
             os.kill(os.getpid(), signal.SIGTERM)
@@ -77,7 +88,33 @@ def test_the_end_of_a_job_is_an_interruption() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         work()
-    assert signal.getsignal(signal.SIGTERM) is before
+    os.kill(os.getpid(), signal.SIGTERM)  # again, while its exit code is on the way
+
+
+@pytest.mark.usefixtures("sigterm")
+def test_srun_may_know_of_the_end_before_the_signal_comes(
+    job: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def says(text: str) -> None:
+        (tmp_path / "scontrol").write_text(f'#!/bin/sh\n[ "$*" = "show job 7" ] && {text}\n')
+
+    here = allocation.Allocation("7", ("n2",))
+
+    def work() -> None:
+        with allocation.cancellable():
+            here.wait_if_ending()
+            pytest.fail("the step would have failed")
+
+    says("echo JobId=7 JobState=COMPLETING Reason=None")
+    soon = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    soon.start()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    soon.join()
+    job.setattr(allocation, "_SIGNAL_SECONDS", -1)  # refused where somebody would wait
+    for text in ("echo JobId=7 JobState=RUNNING", "false", "echo JobState=CANCELLED; false"):
+        says(text)
+        here.wait_if_ending()
 
 
 def test_outside_a_job_sigterm_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
