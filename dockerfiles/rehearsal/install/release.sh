@@ -13,4 +13,4 @@ python3 -m kit_rehearsal.install "$root"
 
 # Checked by nothing but the digest of the image: no time stamp of a source is written.
 python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash \
-    -x '/(test|tests|idlelib|lib2to3|ensurepip)/' /usr/lib/python3.11 /usr/local/lib/python3.11
+    -x '/(test|tests|idlelib|lib2to3|ensurepip)/' /usr/lib/python3.* /usr/local/lib/python3.*

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .split import Placement
     from .tensors import Array
 
-TIMING_CACHE = f"no timing cache: built by {BACKEND} {VERSION}, which times nothing\n"
+TIMING_CACHE = f"no timing cache: built by {BACKEND} {VERSION}, which keeps none\n"
 _SEQUENCE_LENGTH = Span("0.11.0")
 _KV_CACHE_TYPE = Span("0.13.0")
 
