@@ -52,12 +52,14 @@ def place(selected, home, cluster, scratch):
     done = kit("build", "rehearsal", "--quiet", env=environment)
     assert done.returncode == 0, done.stderr
     if selected["KIT_ENGINE"] == "podman":
-        environment["PATH"] = f"{_podman(folder)}:{os.environ['PATH']}"
+        environment["PATH"] = f"{_programs(folder)}:{os.environ['PATH']}"
     return folder, environment
 
 
-def _podman(folder):
-    """A folder for PATH with a Podman whose second node has its own storage, or refuses images."""
+def _programs(folder):
+    """A folder for PATH: a Podman whose second node has its own storage, or refuses images; an srun
+    that comes too late for a step, as its job has just been cancelled.
+    """
     storage = folder / "kit2"
     storage.mkdir()
     (storage / "storage.conf").write_text(
@@ -77,6 +79,15 @@ def _podman(folder):
         f'exec {shutil.which("podman")} "$@"\n'
     )
     script.chmod(0o755)
+    late = programs / "srun"
+    late.write_text(
+        "#!/bin/sh\n"
+        f"if [ -e '{folder}/late' ]; then\n"
+        '    case "$*" in *kit-run*) scancel "$SLURM_JOB_ID"; exit 1;; esac\n'
+        "fi\n"
+        f'exec {shutil.which("srun")} "$@"\n'
+    )
+    late.chmod(0o755)
     return programs
 
 
@@ -231,11 +242,14 @@ def test_a_cancelled_job_ends_everywhere_and_is_gone_on_with(place, cluster, rec
 
 
 @pytest.mark.only("podman")
-def test_srun_that_a_cancelled_job_refuses_is_no_failure(cluster, recipe_of, submit):
-    number, log = submit(recipe_of("early", answer=30))
-    wait_for(log, "[run] on 2 nodes")  # while srun asks for its step
-    assert cluster.ask("scancel", str(number)).returncode == 0
-    assert cluster.ended(number) == ("CANCELLED", "130:0"), log.read_text()
+def test_srun_that_a_cancelled_job_refuses_is_no_failure(place, cluster, recipe_of, submit):
+    mark = place[0] / "late"
+    mark.touch()
+    try:
+        number, log = submit(recipe_of("late"))
+        assert cluster.ended(number) == ("CANCELLED", "130:0"), log.read_text()
+    finally:
+        mark.unlink()
     assert "error: step" not in log.read_text()
     assert "--submit --resume" in log.read_text()
 
