@@ -51,11 +51,12 @@ def refuse_repeated(section: Section, key: str, names: Iterable[str]) -> None:
 
 
 def address(section: Section, key: str = "url") -> str:
-    """The http(s) URL under `key`, without a login, which no lock may hold (else exit 2)."""
+    """The http(s) URL under `key`; no login or query, where secrets stand (else exit 2)."""
     url = section.text(key)
     parts = _parts(url)
     if parts is None:
-        found = "" if "@" in url else f", found {url!r}"  # what may be a login is not told
+        # What may be a secret is not told.
+        found = "" if "@" in url or "?" in url else f", found {url!r}"
         raise section.error(f"{key}: expected http(s)://…{found}", key)
     if "@" in parts.netloc:
         raise section.error(
@@ -63,13 +64,21 @@ def address(section: Section, key: str = "url") -> str:
             f"{parts.hostname})",
             key,
         )
+    if "?" in url or "#" in url:
+        bare = f"{parts.scheme}://{parts.netloc}{parts.path}"
+        raise section.error(
+            f"{key}: holds a query or fragment, where servers take secrets and which a lock does "
+            f"not record: write {bare} here, and in KIT_MIRRORS what is asked for it: "
+            f"'{bare}={bare}?…'",
+            key,
+        )
     return url
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an http(s) URL without a login."""
+    """Whether a text is an http(s) URL without a login, a query or a fragment."""
     parts = _parts(text)
-    return parts is not None and "@" not in parts.netloc
+    return parts is not None and "@" not in parts.netloc and not {"?", "#"} & set(text)
 
 
 def _parts(url: str) -> SplitResult | None:

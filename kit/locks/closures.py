@@ -139,7 +139,7 @@ def requirements(section: Section) -> Requirements:
     indexes = section.texts("indexes")
     for index in indexes:
         if not checks.is_address(index):
-            raise section.error(f"indexes: expected http(s)://… without a login: {index!r}")
+            raise section.error("indexes: expected http(s)://… without a login or query")
     checks.refuse_repeated(section, "indexes", indexes)
     groups = section.section("groups")
     found = tuple(

@@ -233,7 +233,7 @@ def twice(inputs: Iterable[Input]) -> Input | None:
 
 
 def _is_location(kind: Kind, text: str) -> bool:
-    """Whether a location leads into the network without a login, or is none of the network's."""
+    """Whether a location leads into the network without a secret, or is none of the network's."""
     if "://" in text or kind in ("file", "git", "lfs"):
         return is_address(text)
     return True
@@ -256,7 +256,7 @@ def _input(section: document.Section) -> Input:
         raise section.error(f"size: expected bytes, found {found}", "size")
     if not _is_location(item.kind, item.location):
         # It may hold a login: it is not told.
-        raise section.error("location: expected http(s)://… without a login", "location")
+        raise section.error("location: expected http(s)://… without a login or query", "location")
     try:
         safe_member(item.file, section.where("file"))
         safe_member(item.group, section.where("group"))

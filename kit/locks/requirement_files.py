@@ -159,7 +159,9 @@ def _read(line: str, where: str) -> tuple[str, list[str], list[str]]:
         option, value = _option(words)
         if option in _INDEXES:
             if not checks.is_address(value):
-                raise _unpinnable(where, line, f"{option} wants http(s)://… without a login")
+                raise _unpinnable(
+                    where, line, f"{option} wants http(s)://… without a login or query"
+                )
             indexes.append(value)
         elif option in _INCLUDES:
             included.append(value)

@@ -143,6 +143,7 @@ def test_what_is_asked_for_matters(load, old, new):
         ),
         ("[wget, ", "['wget=1 && rm', ", "not a Debian package name"),
         ("url: http://archive", "url: http://me:word@archive", "holds a login"),
+        ("[https://pypi.example/simple]", "['https://c/?token=x']", "without a login or query"),
         ("polygraphy==0.49.9", "polygraphy=0.49.9", "packages: 'polygraphy=0.49.9'"),
         ("polygraphy==0.49.9", "x @ http://example/x.whl", "an index decides where from"),
         ("trtllm/requirements-dev.txt", "trtlm/requirements.txt", "no source 'trtlm'; did you"),

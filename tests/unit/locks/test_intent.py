@@ -30,7 +30,7 @@ python:
       sdists: [mpi4py==3.1.5]
 files:
   - name: data.bin
-    url: http://127.0.0.1/data.bin?x=1
+    url: http://127.0.0.1/data.bin
     sha256: abababababababababababababababababababababababababababababababab
     group: data
 models:
@@ -80,7 +80,7 @@ def test_comments_and_layout_do_not_matter(load):
         ("[gcc]", "[gcc, g++]"),
         ("1.26.4", "1.26.3"),
         ("bookworm", "bullseye"),
-        ("x=1", "x=2"),
+        ("1/data.bin", "2/data.bin"),
         ("revision: main", "revision: v1"),
     ],
 )
@@ -131,6 +131,12 @@ def test_a_lock_of_another_stack(load):
         ("ab" * 32, "abcd", "sha256: expected 64"),
         ("http://", "ftp://", "url: expected http(s)://"),
         ("http://", "http://user:secret@", "no place for secrets"),
+        ("/data.bin", "/data.bin?token=s3cret", "query or fragment, where servers take secrets"),
+        (
+            "/data.bin",
+            "/data.bin#s3cret",
+            "'http://127.0.0.1/data.bin=http://127.0.0.1/data.bin?…'",
+        ),
         ("name: data.bin", "name: ../data.bin", "outside its folder"),
         ("directory: models/tiny", "directory: /etc", "outside its folder"),
         ("directory: models/tiny", "repo: x/y", "missing key 'revision'"),

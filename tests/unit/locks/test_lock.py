@@ -205,6 +205,8 @@ def test_two_kinds_of_one_name_are_refused(tmp_path, name):
         ("file", "file:/etc/shadow"),
         ("file", "https://me:s3cret@host.example/x"),
         ("file", "https://[/s3cret"),
+        ("file", "https://host.example/x?token=s3cret"),
+        ("lfs", "https://host.example/x#s3cret"),
         ("git", "ext::sh -c s3cret"),
         ("git", "git@host.example:s3cret"),
         ("lfs", "https://host.example/s3cret x"),

@@ -33,6 +33,7 @@ def mirrors(monkeypatch):
         ("a/c/=d/ a/=b/", "https://a/c/x", "https://d/x"),
         ("a/=b/\n\n  c/=d/\n", "https://c/x", "https://d/x"),
         ("a/=b/ b/=c/", "https://a/x", "https://b/x"),
+        ("https://a/x=https://a/get?id=1&key=2", "https://a/x", "https://a/get?id=1&key=2"),
         ("a/=b/", "git@a:x/y", "git@a:x/y"),
         ("a/=b/", "/a/x", "/a/x"),
         ("a/=b/", "", ""),
