@@ -139,10 +139,12 @@ class PlanModel:
             raise NotComputedError("prompt tables in TensorRT", "the prompt table")
         cache.tokens += tokens
         length = len(cache.tokens)
+        if length > self.shape.n_positions:  # before more is copied than there is room for
+            raise BackendError(f"{length} tokens: the engine takes {self.shape.n_positions}")
         self._device.upload(np.array(cache.tokens, dtype=np.int32), self._places[IDS])
         for name in (IDS, POSITIONS):
             if not self._context.set_input_shape(name, (length,)):
-                raise BackendError(f"{length} tokens: the engine takes {self.shape.n_positions}")
+                raise BackendError(f"TensorRT refuses {length} tokens; see above")
         if not self._context.execute_async_v3(self._device.stream):
             raise BackendError("TensorRT could not run the engine; see above")
         sizes = (length, self.shape.vocab_size)
