@@ -9,28 +9,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import kit
 from kit import files
 from kit.bundles import fingerprint
 from kit.bundles.fingerprint import mark_of
 from kit.digest import Digest
-from kit.errors import content_error, usage_error
+from kit.errors import ExitCode, KitError, content_error, usage_error
 from kit.files import disk_errors, locked, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from kit.bundles.contents import Content
+    from kit.bundles.fingerprint import Print
     from kit.bundles.verifier import Index
     from kit.project import Project
 
 DEFAULT_PART_SIZE = 4_000_000_000
 """Bytes: below what FAT32 and most scanners for malware take."""
+LARGEST = (1 << 53) - 1
+"""Of part sizes and sequence numbers: beyond it, some readers of JSON round."""
+JOURNAL = ".journal"
+"""What is done, in the folder of a bundle that is not whole yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,17 @@ class Made:
         return sum(size for _, size, _ in self.parts)
 
 
+class _Noted(NamedTuple):
+    """What was made, and what of its note is not so any more and digests have to decide.
+
+    `boot` is the session of the host that it was made in; None if the disk has all of it.
+    """
+
+    made: Made
+    moved: frozenset[str]
+    boot: str | None
+
+
 def create(project: Project, contents: Sequence[Content], out: Path, settings: Settings) -> Made:
     """Write a bundle, or go on with one that was interrupted.
 
@@ -110,6 +128,7 @@ class Bundle:
     ) -> None:
         self.contents = contents
         self.out = out
+        self.partial = out.with_name(f".{out.name}.partial")
         self.settings = settings
         self.home = home
         self.mark = mark
@@ -126,10 +145,23 @@ class Bundle:
                 if isinstance(entry.source, str)
             )
         )
-        self.stamp = self.stamped()
+        self.stamp = self.stamped("{} {} {} {} {}")
+        self.settled = True
 
-    def stamped(self) -> str:
-        """What all bytes follow from as long as no file changes: no digest is needed to say it."""
+    @cached_property
+    def request(self) -> str:
+        """What is asked for, but for the last of the times: what that leaves open, digests decide.
+
+        It also moves when a file gets another mode, or a hard link, as `kit build` and `kit run`
+        make them to the store.
+        """
+        return self.stamped("{} {} {} {}")
+
+    def stamped(self, told: str) -> str:
+        """What all bytes follow from as long as no file changes: no digest is needed to say it.
+
+        `told` is the format of marks; it may leave out the last of the times.
+        """
         chosen = self.settings
         since = chosen.since.identity if chosen.since else ""
         # No name has a zero byte in it.
@@ -138,21 +170,40 @@ class Bundle:
             rows.append(f"{content.label}\0{content.stack}\0{content.why}")
             for title, role, source, _ in content.all_entries:
                 if isinstance(source, str):
-                    # Making a hard link changes the last of the times.
-                    device, inode, length, changed, _ = self.marks[source]
-                    state = f"{device} {inode} {length} {changed}"
+                    state = told.format(*self.marks[source])
                 else:
                     state = hashlib.sha256(source).hexdigest()
                 rows.append(f"\0{title}\0{role}\0{state}")
         return hashlib.sha256("\0".join(rows).encode(errors="surrogatepass")).hexdigest()
 
+    def settle(self, prints: Mapping[str, Print]) -> None:
+        """Whether the stamp tells every other state of the files from that which was hashed."""
+        self.settled = all(
+            one.settled and one.mark == self.marks[path] for path, one in prints.items()
+        )
+
     def run(self) -> Made:
         """Write it."""
         from kit.bundles.writing import Writing
 
-        work = Writing(self)
-        index = work.run()
-        made = Made(
+        noted = self.noted(self.partial)
+        if noted is not None and not noted.moved:  # killed before the last step
+            self.give_name()
+            return self.present()
+        return Writing(self).run()
+
+    def give_name(self) -> None:
+        """The last step: the bundle stands where it was asked for."""
+        with disk_errors(self.out):
+            (self.partial / JOURNAL).unlink(missing_ok=True)
+            self.partial.rename(self.out)
+            if self.settings.sync:
+                files.sync_folder(self.out)
+                files.sync_folder(self.out.parent)
+
+    def made(self, index: Index) -> Made:
+        """What is said of a bundle with this index."""
+        return Made(
             folder=self.out,
             name=index.name,
             identity=index.identity,
@@ -164,9 +215,6 @@ class Bundle:
             signer=self.signer,
             was_there=False,
         )
-        self.note(made, on_disk=self.settings.sync)
-        work.remember(index.sequence)
-        return made
 
     @property
     def signer(self) -> str | None:
@@ -178,31 +226,93 @@ class Bundle:
         return verifier.fingerprint(self.key)
 
     def present(self) -> Made:
-        """The bundle that is there already, if it is this one and nobody has touched it."""
-        known = read(self.mark)
+        """The bundle that is there already, if it is this one and nobody has touched it.
+
+        Raises:
+            KitError: it is not (exit 2), or damaged (exit 4).
+        """
+        noted = self.noted(self.out)
+        if (
+            noted is None
+            or ("stamp" in noted.moved and not self.is_same(noted.made))
+            or ("times" in noted.moved and not self.is_whole(noted.made))
+        ):
+            raise self.refused()
+        boot = noted.boot
+        # What was in memory only when it was made may be lost since.
+        if "boot" in noted.moved:
+            self.refuse_lost(noted.made)
+            boot = None
+        if self.settings.sync and boot is not None:
+            with disk_errors(self.out):
+                files.sync_files(self.out)
+                files.sync_folder(self.out.parent)
+            boot = None
+        if noted.moved or boot != noted.boot:
+            self.note(noted.made, self.out, on_disk=boot is None)
+        return noted.made
+
+    def noted(self, folder: Path) -> _Noted | None:
+        """What was made, if these files are asked for and `folder` has what was made of them."""
+        known = read(self.mark) if folder.is_dir() else {}
         try:
             rows = tuple(tuple(row) for row in known["made"]["parts"])
             made = Made(**{**known["made"], "parts": rows, "folder": self.out, "was_there": True})
         except (KeyError, TypeError):
-            made = None
-        wanted = self.settings.sequence
-        boot = known.pop("boot", "")
-        if made is not None and known == self.description(made) and wanted in (None, made.sequence):
-            # What was in memory only when it was made may be lost since.
-            if boot is not None and boot != _boot():
-                self.refuse_lost(made)
-                boot = None
-            if self.settings.sync and boot is not None:
-                with disk_errors(self.out):
-                    files.sync_files(self.out)
-                    files.sync_folder(self.out.parent)
-                boot = None
-            if boot is None:
-                self.note(made, on_disk=True)
-            return made
-        raise usage_error(
-            f"{self.out}: something else stands there: another content, or changed since",
-            hint=f"give another folder, or: rm -r {shlex.quote(str(self.out))}",
+            return None
+        now = self.description(made, folder)
+        if self.settings.sequence not in (None, made.sequence):
+            return None
+        if any(known.get(key) != now[key] for key in ("made", "files")):
+            return None
+        moved = {"times"} if known.get("times") != now["times"] else set()
+        if known.get("stamp") != self.stamp:
+            if known.get("request") != self.request:
+                return None
+            moved.add("stamp")
+        boot = known.get("boot", "")
+        if boot not in (None, _boot()):
+            moved.add("boot")
+        return _Noted(made, frozenset(moved), boot)
+
+    def is_same(self, made: Made) -> bool:
+        """Whether the files have the content that was carried.
+
+        Raises:
+            KitError: one is not what it is known to be (exit 4).
+        """
+        from kit.bundles.writing import Writing
+
+        return Writing(self).is_same(made)
+
+    def is_whole(self, made: Made) -> bool:
+        """Whether what was made is as it was."""
+        from kit.bundles import verifier
+
+        keys = [] if self.key is None else [self.key]
+        try:
+            report = verifier.check(self.out, keys, self.settings.jobs)
+        except verifier.Refused as error:
+            raise KitError(str(error), exit_code=ExitCode(error.code)) from error
+        found = report.bundle
+        return report.ok and found is not None and found.identity == made.identity
+
+    def refused(self) -> KitError:
+        """That something else stands there, and what to do about it."""
+        from kit.bundles import verifier
+
+        try:
+            names = {path.name for path in self.out.iterdir()}
+        except OSError:
+            names = set()
+        told, hint = f"{self.out}: something else stands there", "give another folder"
+        beside = {verifier.SUMS, verifier.SIGNATURE, *verifier.BESIDE}
+        parts = (re.fullmatch("part-[0-9]{4}", name) for name in names - beside - {verifier.INDEX})
+        if verifier.INDEX not in names or not all(parts):
+            return usage_error(f"{told}: no bundle", hint=hint)
+        return usage_error(
+            f"{told}: another content, or changed since",
+            hint=f"{hint}, or: rm -r {shlex.quote(str(self.out))}",
         )
 
     def refuse_lost(self, made: Made) -> None:
@@ -224,19 +334,29 @@ class Bundle:
                         hint=f"rm -r {shlex.quote(str(self.out))}, and the same command again",
                     )
 
-    def note(self, made: Made, *, on_disk: bool) -> None:
-        """Write down what was made, and in which session of the host if its disk may lack some."""
-        write_json(self.mark, {**self.description(made), "boot": None if on_disk else _boot()})
+    def note(self, made: Made, folder: Path, *, on_disk: bool) -> None:
+        """Write down what `folder` has, and in which session of the host if its disk may not."""
+        told = self.description(made, folder)
+        told["stamp"] = self.stamp if self.settled else None
+        told["request"] = self.request
+        told["boot"] = None if on_disk else _boot()
+        write_json(self.mark, told)
 
-    def description(self, made: Made) -> dict[str, Any]:
-        """What has to be so still for the folder to be what was made."""
-        with disk_errors(self.out):
-            paths = sorted(self.out.iterdir())
-            rows = [[path.name, *mark_of(path.lstat())[1:4]] for path in paths]
+    def description(self, made: Made, folder: Path) -> dict[str, Any]:
+        """What was made, and the state of its files, the last of their times apart."""
+        with disk_errors(folder):
+            paths = sorted(folder.iterdir())
+            if folder == self.partial:
+                paths = [path for path in paths if path.name != JOURNAL]
+            marks = {path.name: mark_of(path.lstat()) for path in paths}
         told = asdict(made)
         del told["folder"], told["was_there"]
         told["parts"] = [list(part) for part in made.parts]
-        return {"made": {**told, "signer": self.signer}, "stamp": self.stamp, "files": rows}
+        return {
+            "made": {**told, "signer": self.signer},
+            "files": [[name, *mark[1:4]] for name, mark in marks.items()],
+            "times": [mark[4] for mark in marks.values()],
+        }
 
 
 def _boot() -> str:

@@ -1,7 +1,7 @@
 """Digests of many files on all cores, remembered for as long as nothing changes.
 
-A file is the same one while device, inode, size and both times are; one that changed a moment ago
-may change again within the same tick, and is not remembered.
+A file is the same one while device, inode, size and both times are; one that had changed a moment
+before it was hashed may have changed again within the same tick, and is not remembered.
 """
 
 from __future__ import annotations
@@ -38,10 +38,17 @@ SMALL = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Print:
-    """A file's mark when it was hashed, and its digest."""
+    """A file's mark when it was hashed, and its digest.
+
+    Attributes:
+        mark: what would be another one after a change.
+        digest: of its content, as hex.
+        settled: whether that holds for every change since; `is_settled`.
+    """
 
     mark: Mark
     digest: str
+    settled: bool = True
 
     @property
     def size(self) -> int:
@@ -53,6 +60,13 @@ def mark_of(status: os.stat_result) -> Mark:
     """What tells one state of a file from another."""
     times = status.st_mtime_ns, status.st_ctime_ns
     return status.st_dev, status.st_ino, status.st_size, *times
+
+
+def is_settled(mark: Mark, start: int) -> bool:
+    """Whether a change after `start` (nanoseconds), when hashing began, would show in the mark."""
+    latest = start - _SETTLED
+    # A change sets both; what is still to come has been set by somebody, and would not stay.
+    return mark[4] < latest and not latest <= mark[3] <= start
 
 
 def marks(paths: Iterable[str]) -> dict[str, Mark]:
@@ -92,22 +106,16 @@ class Memory:
         """Hash a file; may be called by several threads.
 
         Raises:
-            KitError: it changed meanwhile (exit 4), or cannot be read (exit 3).
+            KitError: as of `hashed`.
         """
-        hasher = hashlib.sha256()
-
-        def add(piece: bytes | memoryview) -> None:
-            hasher.update(piece)
-            on_bytes(len(piece))
-
-        mark = read_all(path, add)
-        return self.note(Print(mark, hasher.hexdigest()))
+        return self.note(hashed(path, on_bytes))
 
     def note(self, found: Print) -> Print:
         """Keep what was hashed; may be called by several threads."""
         with self._lock:
-            self._fresh[found.mark] = found.digest
-            if time.monotonic() - self._saved > _SAVE_EVERY:
+            if found.settled:
+                self._fresh[found.mark] = found.digest
+            if self._fresh and time.monotonic() - self._saved > _SAVE_EVERY:
                 self._save()
         return found
 
@@ -118,12 +126,27 @@ class Memory:
                 self._save()
 
     def _save(self) -> None:
-        latest = time.time_ns() - _SETTLED
-        settled = {mark: one for mark, one in self._fresh.items() if max(mark[3:]) < latest}
-        rows = [[*mark, one] for mark, one in ({**self._known, **settled}).items()][-_MOST:]
+        rows = [[*mark, one] for mark, one in ({**self._known, **self._fresh}).items()][-_MOST:]
         text = json.dumps(rows, separators=(",", ":")).encode()
         write_bytes(self._path, text, durable=False)  # what is lost is hashed again
         self._saved = time.monotonic()
+
+
+def hashed(path: str, on_bytes: Callable[[int], object]) -> Print:
+    """Hash a file.
+
+    Raises:
+        KitError: it changed meanwhile (exit 4), or cannot be read (exit 3).
+    """
+    hasher = hashlib.sha256()
+
+    def add(piece: bytes | memoryview) -> None:
+        hasher.update(piece)
+        on_bytes(len(piece))
+
+    start = time.time_ns()
+    mark = read_all(path, add)
+    return Print(mark, hasher.hexdigest(), is_settled(mark, start))
 
 
 def read_all(path: str, add: Callable[[bytes | memoryview], object]) -> Mark:

@@ -10,10 +10,11 @@ import contextlib
 import errno
 import hashlib
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kit.bundles.fingerprint import Print, read_all
+from kit.bundles.fingerprint import Print, is_settled, read_all
 from kit.bundles.verifier import part_name
 from kit.digest import CHUNK
 from kit.errors import environment_error
@@ -60,6 +61,7 @@ def begin(source: str, path: Path, part_size: int, on_bytes: Callable[[int], obj
     """
     hasher = hashlib.sha256()
     temporary = path.with_suffix(".new")
+    start = time.time_ns()
     with _errors(path, part_size), temporary.open("wb", buffering=0) as stream:
 
         def add(piece: bytes | memoryview) -> None:
@@ -70,7 +72,7 @@ def begin(source: str, path: Path, part_size: int, on_bytes: Callable[[int], obj
 
         mark = read_all(source, add)
         temporary.rename(path)
-    return Begun(path, Print(mark, hasher.hexdigest()), hasher)
+    return Begun(path, Print(mark, hasher.hexdigest(), is_settled(mark, start)), hasher)
 
 
 def taken_up(path: Path, expected: Print) -> Begun | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import kit
 from kit.bundles import contents as contents_
-from kit.bundles import verifier
+from kit.bundles import fingerprint, verifier
 from kit.bundles.contents import EMPTY, Known
 from kit.bundles.fingerprint import SMALL, mark_of
 from kit.digest import CHUNK
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kit.bundles.contents import Content, Entry
     from kit.bundles.fingerprint import Mark, Print
     from kit.bundles.verifier import Index, Item
+    from kit.errors import KitError
 
 OCI_LAYOUT = contents_.canonical({"imageLayoutVersion": "1.0.0"})
 LARGE = 1 << 26
@@ -101,9 +102,19 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """Identity of what it says and of how it is cut; equal plans give equal parts."""
-        return hashlib.sha256(
-            self.text(0, [("", size, "") for size in self.part_sizes])
-        ).hexdigest()
+        return self._outline[0]
+
+    @property
+    def index_size(self) -> int:
+        """Bytes of the index at most."""
+        row = len(verifier.part_name(1)) + len(self.digest)
+        return self._outline[1] + len(str(1 << 53)) + row * len(self.part_sizes)
+
+    @cached_property
+    def _outline(self) -> tuple[str, int]:
+        """Digest and bytes of the index without what is known only at the end."""
+        text = self.text(0, [("", size, "") for size in self.part_sizes])
+        return hashlib.sha256(text).hexdigest(), len(text)
 
     def text(self, sequence: int, parts: Sequence[tuple[str, int, str]]) -> bytes:
         """`bundle.json`: one row a line, so that two of them can be compared by eye."""
@@ -164,13 +175,12 @@ class Plan:
             yield source[start:end]
             return
         with disk_errors(source):
-            before = self.prints[source].mark
             descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                refuse_changed(source, before, mark_of(os.fstat(descriptor)))
+                self._refuse_changed(source, mark_of(os.fstat(descriptor)))
                 if end - start < SMALL:
                     yield os.pread(descriptor, end - start, start)
-                    refuse_changed(source, before, mark_of(os.fstat(descriptor)))
+                    self._refuse_changed(source, mark_of(os.fstat(descriptor)))
                     return
                 buffer = memoryview(bytearray(min(CHUNK, max(1, end - start))))
                 while start < end:
@@ -179,9 +189,26 @@ class Plan:
                         break
                     yield buffer[:count]
                     start += count
-                refuse_changed(source, before, mark_of(os.fstat(descriptor)))
+                self._refuse_changed(source, mark_of(os.fstat(descriptor)))
             finally:
                 os.close(descriptor)
+
+    @cached_property
+    def _again(self) -> dict[str, Print]:
+        """What had to be hashed once more, by several threads."""
+        return {}
+
+    def _refuse_changed(self, source: str, now: Mark) -> None:
+        """Refuse a file that has another content by now; its digest decides if its mark cannot."""
+        known = self._again.get(source, self.prints[source])
+        if known.settled and known.mark == now:
+            return
+        refuse_changed(source, known.mark, now)
+        again = fingerprint.hashed(source, lambda _: None)
+        refuse_changed(source, known.mark, again.mark)
+        if again.digest != known.digest:
+            raise _changed(source)
+        self._again[source] = again
 
 
 def refuse_changed(path: str, before: Mark, now: Mark) -> None:
@@ -190,11 +217,16 @@ def refuse_changed(path: str, before: Mark, now: Mark) -> None:
     Raises:
         KitError: it is (exit 4).
     """
-    # Making a hard link, as others may do meanwhile, changes the last of the times.
+    # A hard link, as `kit build` and `kit run` make them into the store, moves the last of the
+    # times: what that leaves open, digests decide.
     if now[:4] != before[:4]:
-        raise content_error(
-            f"{path}: changed while the bundle was made", hint="run the same command again"
-        )
+        raise _changed(path)
+
+
+def _changed(path: str) -> KitError:
+    return content_error(
+        f"{path}: changed while the bundle was made", hint="run the same command again"
+    )
 
 
 def plan(
@@ -236,6 +268,8 @@ def plan(
     carried = [digest for digest in sizes if digest in head or digest not in there]
     taken = frozenset(carried)
     requires = {digest: size for digest, size in sizes.items() if digest not in taken}
+    if since is not None and not requires:  # then it is no delta, and needs its manifests
+        return plan(name, contents, prints, part_size, None, fill=fill)
     return Plan(
         name=name,
         part_size=part_size,
@@ -250,7 +284,7 @@ def plan(
 
 
 def refuse_too_much(made: Plan) -> None:
-    """Refuse what no bundle can hold: too many objects or parts (exit 2)."""
+    """Refuse what no bundle can hold: too many objects or parts, too long an index (exit 2)."""
     if len(made.items) + len(made.requires) > verifier.MOST_OBJECTS:
         raise usage_error(
             f"{len(made.items)} objects: a bundle holds {verifier.MOST_OBJECTS} at most",
@@ -262,6 +296,12 @@ def refuse_too_much(made: Plan) -> None:
             f"--part-size {made.part_size}: that would be {len(made.part_sizes)} parts, "
             f"expected {verifier.MOST_PARTS} at most",
             hint=f"--part-size {least}",
+        )
+    if made.index_size > verifier.INDEX_LIMIT:
+        raise usage_error(
+            f"the index would have {made.index_size} bytes, expected {verifier.INDEX_LIMIT} at "
+            f"most: {len(made.items)} objects with long names",
+            hint="tar -cf DATA.tar FOLDER, and give that instead of the folder",
         )
 
 
@@ -276,10 +316,15 @@ def refuse_names(contents: Sequence[Content]) -> None:
 
 
 def _held(since: Index | None) -> frozenset[str]:
-    """What a site has that has loaded an earlier bundle."""
+    """What a site has that has loaded an earlier bundle: files, and all of images.
+
+    What else is an object of a bundle makes it an OCI layout, and is kept nowhere.
+    """
     if since is None:
         return frozenset()
-    return frozenset([item.sha256 for item in since.items[2:]]) | since.requires.keys()
+    files = (file.sha256 for content in since.contents for file in content.files)
+    images = (content.manifest for content in since.contents if content.kind == "image")
+    return frozenset(itertools.chain(files, images))
 
 
 def _known(content: Content, prints: Mapping[str, Print]) -> Known:

@@ -1,8 +1,9 @@
 """Writing a bundle: parts in parallel, every step can be killed, equal content gives equal bytes.
 
 Everything is written into a hidden folder beside the bundle's, which gets its name when it is
-whole. A journal in there says which parts are done and which large files are copied; that holds for
-one state of all files only, and only as far as they still hash to what it says.
+whole. A journal in there says which parts are done, of which plan, and which large files are
+copied, in which state. That holds for this plan and this state only, and only as far as the copies
+still hash to what it says.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from kit import files
 from kit.bundles import create, fingerprint, parts, sign, verifier
 from kit.bundles import plan as plans
+from kit.bundles.create import JOURNAL
 from kit.bundles.fingerprint import Memory, Print, batches
 from kit.bundles.verifier import part_name
 from kit.console import progress
 from kit.digest import Digest
+from kit.errors import usage_error
 from kit.files import disk_errors, locked, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -28,24 +31,30 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
-    from kit.bundles.create import Bundle
+    from kit.bundles.create import Bundle, Made
     from kit.bundles.parts import Begun
     from kit.bundles.plan import Plan
     from kit.bundles.verifier import Index
 
-_JOURNAL = ".journal"
-_KINDS = ("part", "head")
-"""Of lines of the journal: parts that are written, and large files that parts begin with."""
-_DONE = re.compile(r"(part|head) ([1-9][0-9]{0,5}) ([0-9a-f]{64})")
+_LINE = re.compile(r"(part|head) ([1-9][0-9]{0,5}) ([0-9a-f]{64}) ([0-9a-f]{64}|-|[-0-9 ]{9,})")
+"""Of the journal: a part that is written, or a large file that a part begins with; what it is
+of follows: the digest of a plan, or the mark of a file if that is settled."""
 _HEADROOM = 1 << 19
 BOOTSTRAP = Path(__file__).with_name("bootstrap.sh")
 
 
-class _Left(NamedTuple):
-    """What an interrupted run has done: number → digest."""
+class _Done(NamedTuple):
+    """A part or a large file that is written: its digest, and what it is of."""
 
-    parts: dict[int, str]
-    heads: dict[int, str]
+    digest: str
+    of: str
+
+
+class _Left(NamedTuple):
+    """What an interrupted run has done, by number."""
+
+    parts: dict[int, _Done]
+    heads: dict[int, _Done]
 
 
 class _Pass(NamedTuple):
@@ -57,9 +66,9 @@ class _Pass(NamedTuple):
     bar: tqdm[Any]
     journal: TextIO
 
-    def note(self, kind: str, number: int, digest: str) -> None:
+    def note(self, kind: str, number: int, done: _Done) -> None:
         """Write down what is done."""
-        self.journal.write(f"{kind} {number} {digest}\n")
+        self.journal.write(f"{kind} {number} {done.digest} {done.of}\n")
         self.journal.flush()
 
 
@@ -72,79 +81,118 @@ class Writing:
         self.out = bundle.out
         self.settings = bundle.settings
         self.marks = bundle.marks
-        self.folder = bundle.out.with_name(f".{bundle.out.name}.partial")
+        self.folder = bundle.partial
         self.issued = bundle.home / "issued.json"
 
-    def run(self) -> Index:
-        """Write all of it, or the rest; what was made has its name then."""
+    def run(self) -> Made:
+        """Write all of it, or the rest; what was made has its name then.
+
+        A kill costs nothing that was done: the number is reserved before anything is said with it,
+        and what is noted of the bundle is true from the moment that it has its name.
+        """
         plans.refuse_names(self.contents)
         plan_, written = self.write(self.resume())
-        self.plan = plan_
-        sequence = self.settings.sequence or self.next_sequence(plan_)
+        sequence = self.reserve(plan_)
         rows = [
             (verifier.part_name(number), length, written[number])
             for number, length in enumerate(plan_.part_sizes, 1)
         ]
         text = plan_.text(sequence, rows)
         index = verifier.parse(text, str(self.out / verifier.INDEX))
+        made = self.bundle.made(index)
         with disk_errors(self.out):
             whole = {part.name for part in index.parts}
             for path in self.folder.iterdir():
-                if path.name not in whole | {_JOURNAL}:  # begun by a run that was killed
+                if path.name not in whole | {JOURNAL}:  # begun by a run that was killed
                     path.unlink()
             self.write_beside(text, index, plan_)
-            (self.folder / _JOURNAL).unlink()
             if self.settings.sync:
                 files.sync_files(self.folder)
-            self.folder.rename(self.out)
-            if self.settings.sync:
-                files.sync_folder(self.out.parent)
-        return index
+            self.bundle.note(made, self.folder, on_disk=self.settings.sync)
+            self.bundle.give_name()
+        return made
 
-    def next_sequence(self, plan_: Plan) -> int:
-        """One more than the last of that name, unless this is the last itself."""
-        last = create.read(self.issued).get(plan_.name)
-        since = self.settings.since
-        least = since.sequence + 1 if since and since.name == plan_.name else 1
-        if not isinstance(last, list):
-            return least
-        sequence, digest = int(last[0]), last[1]
-        return max(least, sequence if digest == plan_.digest else sequence + 1)
+    def reserve(self, plan_: Plan) -> int:
+        """The number of this delivery, which from now on no other one gets.
 
-    def remember(self, sequence: int) -> None:
-        """Count on from here."""
-        plan_ = self.plan
+        Raises:
+            KitError: there are no more numbers (exit 2).
+        """
         with locked(self.issued.with_suffix(".lock")):
             found = create.read(self.issued)
             last = found.get(plan_.name)
-            if not isinstance(last, list) or last[0] <= sequence:
+            known = (int(last[0]), str(last[1])) if isinstance(last, list) else None
+            sequence = self.settings.sequence or self.next_sequence(plan_, known)
+            if sequence > create.LARGEST:
+                raise usage_error(
+                    f"{plan_.name}: the last delivery has the last number that there is",
+                    hint="--name ANOTHER",
+                )
+            if known is None or known[0] <= sequence:
                 write_json(self.issued, {**found, plan_.name: [sequence, plan_.digest]})
+        return sequence
+
+    def next_sequence(self, plan_: Plan, last: tuple[int, str] | None) -> int:
+        """One more than the last of that name, unless this is the last itself."""
+        since = self.settings.since
+        least = since.sequence + 1 if since and since.name == plan_.name else 1
+        if last is None:
+            return least
+        sequence, digest = last
+        return max(least, sequence if digest == plan_.digest else sequence + 1)
+
+    def is_same(self, made: Made) -> bool:
+        """Whether what was made would be made again: all files that have changed are hashed."""
+        memory = self.memory()
+        prints = self.remembered(memory)
+        unknown = {path: mark for path, mark in self.marks.items() if path not in prints}
+        total = sum(mark[2] for mark in unknown.values())
+        with (
+            progress(total, f"bundle {self.settings.name}") as bar,
+            ThreadPoolExecutor(self.settings.jobs) as pool,
+        ):
+            groups = [pool.submit(_all, memory, paths, bar.update) for paths in batches(unknown)]
+            for group in groups:
+                prints |= group.result()
+        memory.save()
+        self.bundle.settle(prints)
+        text = self.planned(prints).text(made.sequence, made.parts)
+        return hashlib.sha256(text).hexdigest() == made.identity
+
+    def memory(self) -> Memory:
+        """Digests of files, by their marks."""
+        return Memory(self.bundle.home / "digests.json")
+
+    def remembered(self, memory: Memory) -> dict[str, Print]:
+        """The digests that need no hashing."""
+        known = {path: memory.find(mark) for path, mark in self.marks.items()}
+        return {path: found for path, found in known.items() if found is not None}
 
     def resume(self) -> _Left:
         """What an interrupted run has done; what belongs to another one goes away."""
         with disk_errors(self.folder):
             files.make_folder(self.out.parent)
             try:
-                lines = (self.folder / _JOURNAL).read_text("ascii").split("\n")[:-1]
+                lines = (self.folder / JOURNAL).read_text("ascii").split("\n")[:-1]
             except (FileNotFoundError, UnicodeDecodeError):
                 lines = []
-            if not lines or lines[0] != self.bundle.stamp:
+            request = self.bundle.request
+            if not lines or lines[0] != request:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir()
-                (self.folder / _JOURNAL).write_text(f"{self.bundle.stamp}\n")
+                (self.folder / JOURNAL).write_text(f"{request}\n")
                 return _Left({}, {})
-            rows = [row for row in map(_DONE.fullmatch, lines[1:]) if row]  # one may be torn
-            done = {name: {int(r[2]): r[3] for r in rows if r[1] == name} for name in _KINDS}
-            kept = {_JOURNAL, *map(part_name, done["part"]), *map(_head, done["head"])}
+            done = _left(lines[1:])
+            kept = {JOURNAL, *map(part_name, done.parts), *map(_head, done.heads)}
             for path in self.folder.iterdir():  # what was being written when it was killed
                 if path.name not in kept:
                     path.unlink()
-            written = {number: self.folder / part_name(number) for number in done["part"]}
+            written = {number: self.folder / part_name(number) for number in done.parts}
             there = {number: path for number, path in written.items() if path.exists()}
             with ThreadPoolExecutor(self.settings.jobs) as pool:
                 found = zip(there, pool.map(Digest.of_file, there.values()), strict=True)
-                whole = {n: one.hex for n, one in found if one.hex == done["part"][n]}
-        return _Left(whole, done["head"])
+                whole = {n for n, one in found if one.hex == done.parts[n].digest}
+        return _Left({number: done.parts[number] for number in whole}, done.heads)
 
     def write(self, left: _Left) -> tuple[Plan, dict[int, str]]:
         """Hash and write; returns the plan, and number of a part → digest.
@@ -153,11 +201,11 @@ class Writing:
         files are hashed. With all digests known, everything has its place: these parts are
         finished, and the others written.
         """
-        memory = Memory(self.bundle.home / "digests.json")
+        memory = self.memory()
         with (
             disk_errors(self.folder),
             progress(0, f"bundle {self.settings.name}") as bar,
-            (self.folder / _JOURNAL).open("a") as journal,
+            (self.folder / JOURNAL).open("a") as journal,
             ThreadPoolExecutor(self.settings.jobs) as pool,
         ):
             try:
@@ -172,17 +220,24 @@ class Writing:
 
     def hash(self, work: _Pass) -> tuple[dict[str, Print], dict[str, Begun]]:
         """The digests of all files, and by digest those that a part begins with already."""
-        known = {path: work.memory.find(mark) for path, mark in self.marks.items()}
-        prints = {path: found for path, found in known.items() if found is not None}
+        prints = self.remembered(work.memory)
         heads = self.heads()
-        left = {
-            path: Print(self.marks[path], work.left.heads[number])
+        copied = {
+            path: Print(self.marks[path], work.left.heads[number].digest)
             for path, number in heads.items()
             if number in work.left.heads
         }
-        prints |= left
+        prints |= {
+            path: one
+            for path, one in copied.items()
+            if work.left.heads[heads[path]].of == _said(one)
+        }
         unknown = {path: mark for path, mark in self.marks.items() if path not in prints}
-        new = {path: self.folder / _head(heads[path]) for path in heads if path in unknown}
+        new = {
+            path: self.folder / _head(number)
+            for path, number in heads.items()
+            if path in unknown and path not in copied
+        }
         early = {path: mark for path, mark in unknown.items() if path not in new}
         self.require_room(sum(self.marks[path][2] for path in new))
         work.bar.total = sum(mark[2] for mark in unknown.values())
@@ -194,17 +249,18 @@ class Writing:
         }
         taken = [
             work.pool.submit(parts.taken_up, self.folder / _head(heads[path]), found)
-            for path, found in left.items()
+            for path, found in copied.items()
         ]
         for group in groups:
             prints |= group.result()
         for task in as_completed(begun):
             path = begun[task]
-            prints[path] = work.memory.note(task.result().found)
-            work.note("head", heads[path], prints[path].digest)
+            one = prints[path] = work.memory.note(task.result().found)
+            work.note("head", heads[path], _Done(one.digest, _said(one)))
         work.memory.save()
         for path, mark in self.marks.items():
             plans.refuse_changed(path, mark, prints[path].mark)
+        self.bundle.settle(prints)
         found = [task.result() for task in taken] + [task.result() for task in begun]
         return prints, {one.found.digest: one for one in found if one is not None}
 
@@ -221,7 +277,8 @@ class Writing:
 
     def write_parts(self, plan_: Plan, begun: dict[str, Begun], work: _Pass) -> dict[int, str]:
         """Finish what is begun, write what is not; returns number → digest."""
-        done = dict(work.left.parts)
+        left = work.left.parts.items()
+        done = {number: one.digest for number, one in left if one.of == plan_.digest}
         missing = [n for n in range(1, len(plan_.part_sizes) + 1) if n not in done]
         starts = {}
         for number in missing:
@@ -241,7 +298,7 @@ class Writing:
                 tasks[work.pool.submit(parts.write, *words)] = number
         for task in as_completed(tasks):
             done[tasks[task]] = task.result()
-            work.note("part", tasks[task], task.result())
+            work.note("part", tasks[task], _Done(task.result(), plan_.digest))
         return done
 
     def planned(self, prints: Mapping[str, Print]) -> Plan:
@@ -278,6 +335,20 @@ class Writing:
         if self.settings.key is not None and self.bundle.key is not None:
             signature = sign.sign(self.settings.key, self.bundle.key, listed)
             write_bytes(self.folder / verifier.SIGNATURE, signature, durable=False)
+
+
+def _left(lines: Sequence[str]) -> _Left:
+    """What a journal says; a line of it may be torn."""
+    found = _Left({}, {})
+    for row in filter(None, map(_LINE.fullmatch, lines)):
+        places = found.parts if row[1] == "part" else found.heads
+        places[int(row[2])] = _Done(row[3], row[4])
+    return found
+
+
+def _said(found: Print) -> str:
+    """The mark of a file for the journal; an unsettled one is none, and `-`."""
+    return " ".join(map(str, found.mark)) if found.settled else "-"
 
 
 def _all(

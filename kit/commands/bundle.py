@@ -27,6 +27,8 @@ def run(options: argparse.Namespace) -> int:
     _refuse_misplaced(options)
     if options.action == "create":
         return _create(projects.find(), options)
+    if options.action == "list" and options.bundle is not None:
+        _index_file(options.bundle)
     from kit.bundles.verifier import Refused
     from kit.commands import bundle_received as received
 
@@ -78,21 +80,24 @@ def bytes_of(text: str) -> int:
     """`4G` → 4000000000, `4GiB` → 4294967296.
 
     Raises:
-        KitError: no size, or not one byte (exit 2).
+        KitError: no size, not one byte, or more than an index can say (exit 2).
     """
+    from decimal import Decimal  # a float ends, and rounds before it does
+
+    from kit.bundles.create import LARGEST
+
     match = _SIZE.fullmatch(text.strip())
-    found = 0
+    found = Decimal(0)
     if match is not None:
         number, unit, binary = match.groups()
-        base = 1024 if binary else 1000
-        found = int(
-            float(number) * base ** "KMGT".find(unit.upper()) * base if unit else float(number)
-        )
+        power = " KMGT".index(unit.upper()) if unit else 0
+        found = Decimal(number) * (1024 if binary else 1000) ** power
+    hint = "--part-size 4G, 55MiB, 4.7G"
     if found < 1:
-        raise usage_error(
-            f"--part-size {text}: expected a size", hint="--part-size 4G, 55MiB, 4.7G"
-        )
-    return found
+        raise usage_error(f"--part-size {text}: expected a size", hint=hint)
+    if found > LARGEST:
+        raise usage_error(f"--part-size {text}: expected {LARGEST} bytes at most", hint=hint)
+    return int(found)
 
 
 def jobs(given: int | None) -> int:
@@ -119,8 +124,8 @@ def _create(place: Project, options: argparse.Namespace) -> int:
     name = options.name or request.name
     if not re.fullmatch(r"[a-z0-9][a-z0-9._+-]{0,99}", name):
         raise usage_error(f"--name {name}: expected small letters, digits, and . _ + - in between")
-    if options.sequence is not None and options.sequence < 1:
-        raise usage_error(f"--sequence {options.sequence}: expected one or more")
+    if options.sequence is not None and not 1 <= options.sequence <= create.LARGEST:
+        raise usage_error(f"--sequence {options.sequence}: expected 1 to {create.LARGEST}")
     if len(options.key) > 1:
         raise usage_error("--key stands twice: a bundle has one signer")
     part_size = bytes_of(options.part_size) if options.part_size else create.DEFAULT_PART_SIZE
@@ -171,13 +176,31 @@ def _create(place: Project, options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def _index_file(given: str) -> Path:
+    """The index of a bundle, given by its folder or itself.
+
+    Raises:
+        KitError: there is none (exit 2).
+    """
+    from kit.bundles import verifier
+
+    path = Path(given)
+    if not os.path.lexists(path):
+        raise usage_error(f"{path}: cannot be read: there is no such bundle")
+    if not path.is_dir():
+        return path
+    path /= verifier.INDEX
+    if not os.path.lexists(path):
+        raise usage_error(f"{given}: no bundle: no {verifier.INDEX} in it")
+    return path
+
+
 def _since(given: str | None) -> Index | None:
     if given is None:
         return None
     from kit.bundles import verifier
 
-    path = Path(given)
-    path = path / verifier.INDEX if path.is_dir() else path
+    path = _index_file(given)
     try:
         return verifier.parse(verifier.content(path, verifier.INDEX_LIMIT), str(path))
     except verifier.Refused as error:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit import cli
 from kit.bundles import create, fingerprint, parts, plan, verifier, writing
 from kit.bundles.contents import Content, Entry
 from kit.commands.bundle import bytes_of
@@ -133,6 +134,7 @@ def test_a_file_that_a_part_begins_with_is_hashed_once(tmp_path, place, data, mo
         lambda self, path, on: hashed.append(Path(path).stat().st_size) or real(self, path, on),
     )
     monkeypatch.setattr(plan, "LARGE", 4000)
+    monkeypatch.setattr(fingerprint, "_SETTLED", 0)
     with monkeypatch.context() as patch:
         patch.setattr(writing.Writing, "write_beside", making.fail)
         with pytest.raises(making.Failed):
@@ -243,8 +245,9 @@ def test_a_part_that_a_power_cut_emptied_is_named(tmp_path, place, data, monkeyp
     mark = next((place.home / "bundles" / "made").iterdir())
     known = json.loads(mark.read_bytes())
     # On some file systems the file has its size and times, and zeros.
-    [row] = [row for row in known["files"] if row[0] == part.name]
-    row[1:] = fingerprint.mark_of(part.lstat())[1:4]
+    [number] = [n for n, row in enumerate(known["files"]) if row[0] == part.name]
+    changed = fingerprint.mark_of(part.lstat())
+    known["files"][number][1:], known["times"][number] = changed[1:4], changed[4]
     mark.write_text(json.dumps(known))
     assert making.make(place, tmp_path / "out", data).was_there
     monkeypatch.setattr(create, "_boot", lambda: "another")
@@ -309,6 +312,42 @@ def test_a_delta_carries_only_what_is_new(tmp_path, place, data):
     carried = {file.sha256 for file in delta.contents[0].files}
     assert set(delta.requires) == carried - {delta.items[2].sha256}
     assert verifier.check(tmp_path / "two").ok
+
+
+def test_a_delta_carries_what_the_base_has_only_as_an_object_of_its_layout(tmp_path, place, data):
+    """A site keeps neither `{}`, the configuration of what is no image, nor made manifests."""
+    making.make(place, tmp_path / "one", data)
+    base = making.index_of(tmp_path / "one")
+    site = making.project(tmp_path / "site")
+    making.take(site, tmp_path / "one")
+    (data / "config.json").write_bytes(b"{}")
+    with verifier.Stream(tmp_path / "one", base) as stream:
+        item = next(item for item in base.items if item.sha256 == base.contents[0].manifest)
+        made = b"".join(bytes(piece) for piece in stream.pieces(item.offset, item.size))
+    (data / "manifest.json").write_bytes(made)
+    making.make(place, tmp_path / "two", data, settings=settings(since=base))
+    delta = making.index_of(tmp_path / "two")
+    assert sorted(item.size for item in delta.items[2:]) == [2, len(made)]
+    assert verifier.check(tmp_path / "two").ok
+    making.take(site, tmp_path / "two")
+    folder = site.home / "bundles" / "content" / "test" / "file" / "data"
+    assert making.tree(folder) == making.tree(data)
+    # The site has both from now on.
+    (data / "new").write_bytes(b"x")
+    making.make(place, tmp_path / "three", data, settings=settings(since=delta))
+    assert [item.size for item in making.index_of(tmp_path / "three").items[2:]] == [1]
+    making.take(site, tmp_path / "three")
+    assert making.tree(folder) == making.tree(data)
+
+
+def test_a_delta_to_what_it_has_nothing_of_is_none(tmp_path, place, data):
+    making.make(place, tmp_path / "one", data)
+    base = making.index_of(tmp_path / "one")
+    other = making.noise(tmp_path / "other", [700], seed=1)
+    made = making.make(place, tmp_path / "two", other, settings=settings(since=base))
+    assert (made.base, made.requires, made.sequence) == (None, 0, 2)
+    assert verifier.check(tmp_path / "two").ok
+    making.take(making.project(tmp_path / "site"), tmp_path / "two")
 
 
 def test_a_file_that_changes_meanwhile_is_told(tmp_path, place, data, monkeypatch):
@@ -392,6 +431,26 @@ def test_too_many_parts_are_told_with_the_way_out(tmp_path, place, data):
         making.make(place, tmp_path / "out", data, settings=settings(part_size=least - 1))
 
 
+def test_an_index_that_no_reader_takes_is_told(tmp_path, place, data, monkeypatch):
+    making.make(place, tmp_path / "out", data)
+    size = (tmp_path / "out" / verifier.INDEX).stat().st_size
+    monkeypatch.setattr(verifier, "INDEX_LIMIT", size - 1)
+    with pytest.raises(KitError, match=f"expected {size - 1} at most") as caught:
+        making.make(place, tmp_path / "other", data)
+    assert caught.value.exit_code == 2
+    monkeypatch.setattr(verifier, "INDEX_LIMIT", size + 20)
+    making.make(place, tmp_path / "other", data)
+
+
+def test_the_longest_name_of_a_file_comes_through(tmp_path, place):
+    path = tmp_path / ("n" * 255)
+    path.write_bytes(b"x")
+    making.make(place, tmp_path / "out", path)
+    making.take(place, tmp_path / "out")
+    (found,) = (place.home / "bundles" / "content" / "test" / "file").glob(f"*/{path.name}")
+    assert found.read_bytes() == b"x"
+
+
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path, place, data, monkeypatch):
     monkeypatch.setattr("kit.files.free_bytes", lambda path: 1000)
     with pytest.raises(KitError, match="not enough disk") as caught:
@@ -443,6 +502,52 @@ def test_sizes(text, expected):
 def test_no_sizes(text):
     with pytest.raises(KitError, match="expected a size"):
         bytes_of(text)
+
+
+@pytest.mark.parametrize("text", ["10000T", "9" * 320, "9" * 320 + "TiB", str(1 << 53)])
+def test_sizes_that_no_index_can_say(text):
+    with pytest.raises(KitError, match=f"expected {(1 << 53) - 1} bytes at most") as caught:
+        bytes_of(text)
+    assert caught.value.exit_code == 2
+    assert bytes_of(str((1 << 53) - 1)) == (1 << 53) - 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["create", "OUT", "--file", "x", "--sequence", "99999999999999999999"], "--sequence"),
+        (["create", "OUT", "--file", "x", "--sequence", str(1 << 53)], "--sequence"),
+        (["create", "OUT", "--file", "x", "--part-size", "10000T"], "--part-size"),
+        (["create", "OUT", "--file", "x", "--since", "nosuch"], "nosuch: cannot be read"),
+        (["create", "OUT", "--file", "x", "--since", "empty"], "no bundle: no bundle.json"),
+        (["create", "empty", "--file", "x"], "no bundle"),
+        (["list", "nosuch"], "nosuch: cannot be read"),
+        (["list", "empty"], "no bundle: no bundle.json"),
+    ],
+)
+def test_a_wrong_request_writes_nothing(tmp_path, capsys, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KIT_HOME", str(tmp_path / "home"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "x").write_bytes(b"x")
+    extra = ["--without-kit"] if words[0] == "create" else []
+    assert cli.run(["bundle", *words, *extra]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert "rm -r" not in error
+    assert {path.name for path in tmp_path.iterdir()} <= {"empty", "x", "home"}
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_after_the_last_number_there_is_none(tmp_path, place, data):
+    last = (1 << 53) - 1
+    made = making.make(place, tmp_path / "out", data, settings=settings(sequence=last))
+    assert made.sequence == last
+    assert verifier.check(tmp_path / "out").ok
+    (data / "new").write_bytes(b"x")
+    with pytest.raises(KitError, match="the last number") as caught:
+        making.make(place, tmp_path / "next", data)
+    assert caught.value.exit_code == 2
 
 
 def test_a_killed_create_goes_on_to_the_same_bytes(tmp_path, data, sender):
