@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit import files
-from kit.artifacts import bounded
-from kit.bundles import site, stacks, verifier
+from kit.bundles import admission, site, stacks, verifier
 from kit.bundles.fingerprint import SMALL
 from kit.console import progress
 from kit.digest import Digest
 from kit.errors import content_error, environment_error
 from kit.files import disk_errors, locked, make_folder, write_json
 from kit.images import records
-from kit.images.media_types import DOCKER_MANIFEST, MANIFEST
 from kit.images.oci import Layout
 from kit.store import Store
 
@@ -31,12 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from kit.bundles.admission import Admitted
     from kit.bundles.verifier import Content, Index, Item, Report
     from kit.project import Project
 
 _HEADROOM = 1 << 19
 _SHOWN = 20
-_BUILD_KEYS = {"key", "lock", "manifest_digest", "engine"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +94,25 @@ def load(
     index = refuse(report, folder)
     stacks.check(index)
     home = project.home / "bundles"
-    with disk_errors(home), locked(home / "locks" / f"load-{index.name}"):
+    with disk_errors(home), locked(site.lock(project, index.name)):
         last = site.last(project, index.name)
         if not allow_rollback:
             site.refuse_rollback(last, index, folder)
+        site.restore(project, index.name)
+        site.refuse_meeting(project, index)
         work = _Loading(project, folder, index, keys, jobs)
         required = work.required()
         work.stage()
-        places = work.commit(required)
+        work.stage_required(required)
+        admitted = admission.admit(project, index, work.staging)
+        places = work.commit(admitted)
         notes = work.notes(places)
         if sync:
             os.sync()
         site.remember(project, index, report.signer, places, work.origins)
         shutil.rmtree(work.staging, ignore_errors=True)
     pinned = report.pinned
-    return Loaded(index, report.signer, pinned, tuple(places), tuple(notes))
+    return Loaded(index, report.signer, pinned, tuple(places), (*notes, *admitted.notes))
 
 
 class _Loading:
@@ -135,16 +137,10 @@ class _Loading:
             KitError: something is missing or damaged (exit 4).
         """
         wanted = self.index.requires
-        found = {
-            digest: site.find(self.project, digest, length) for digest, length in wanted.items()
-        }
+        places = site.candidates(self.project, wanted)
         with ThreadPoolExecutor(self.jobs) as pool:
-            rows = [
-                (digest, path, pool.submit(Digest.of_file, path))
-                for digest, path in found.items()
-                if path is not None
-            ]
-            good = {digest: path for digest, path, task in rows if task.result().hex == digest}
+            tasks = {digest: pool.submit(_first, places[digest], digest) for digest in wanted}
+            good = {digest: path for digest, task in tasks.items() if (path := task.result())}
         missing = [digest for digest in wanted if digest not in good]
         if missing:
             uses = self.index.uses()
@@ -275,54 +271,61 @@ class _Loading:
         except verifier.Gap:
             bad.append("gap")
 
-    def commit(self, required: dict[str, Path]) -> list[tuple[Content, Path]]:
-        """Link everything to where it belongs; images get their names last."""
-        # What is taken from an earlier delivery may go away with the folder that it is in.
+    def stage_required(self, required: dict[str, Path]) -> None:
+        """Keep what is taken from an earlier delivery: the folder that it is in may go away."""
         for digest, path in required.items():
-            _place(path, self.staging / digest)
-        digests = [*(item.sha256 for item in self.index.items), *required]
-        sources = {digest: self.staging / digest for digest in digests}
+            if path != self.staging / digest:
+                _place(path, self.staging / digest)
+
+    def source(self, digest: str) -> Path:
+        """The file in the staging folder."""
+        return self.staging / digest
+
+    def commit(self, admitted: Admitted) -> list[tuple[Content, Path]]:
+        """Link everything to where it belongs; images get their names last."""
         places = []
         for content in self.index.contents:
             if content.kind == "image":
-                place = self.commit_image(content, sources)
-            elif content.stack and content.kind in ("inputs", "model"):
+                place = self.commit_image(content)
+            elif site.is_input(content):
                 place = self.project.store
-                self.commit_inputs(content, sources)
+                self.commit_inputs(content)
             else:
-                place = self.commit_folder(content, sources)
+                place = self.commit_folder(content)
                 if content.kind == "kit":  # so that this site can make bundles with it, too
-                    self.commit_inputs(content, sources)
+                    self.commit_inputs(content)
             places.append((content, place))
-        for content in self.index.contents:
-            if content.kind == "stack":
-                self.commit_record(content, sources)
+        self.commit_names(admitted)
         return places
 
     def link(self, source: Path, target: Path, digest: str) -> None:
         _place(source, target)
         self.origins.setdefault(digest, os.path.relpath(target, self.project.home))
 
-    def commit_inputs(self, content: Content, sources: dict[str, Path]) -> None:
+    def commit_inputs(self, content: Content) -> None:
         for file in content.files:
             target = self.store.place(Digest(file.sha256))
-            self.link(sources[file.sha256], target, file.sha256)
+            self.link(self.source(file.sha256), target, file.sha256)
 
-    def commit_image(self, content: Content, sources: dict[str, Path]) -> Path:
-        digest = Digest(content.manifest)
+    def commit_image(self, content: Content) -> Path:
         for sha256 in (content.manifest, *(file.sha256 for file in content.files)):
-            self.link(sources[sha256], self.layout.blob(Digest(sha256)), sha256)
-        image = self.layout.image(digest, content.stack or "STACK")
-        blobs = {layer.digest.hex for layer in image.layers} | {image.image_id.hex}
-        if blobs != {file.sha256 for file in content.files}:
-            raise content_error(f"image {content.name}: its manifest names other blobs")
-        media = DOCKER_MANIFEST if image.media_type == DOCKER_MANIFEST else MANIFEST
-        is_main = content.name == content.stack
-        name = f"{content.stack}:latest" if is_main else f"by-digest:{digest.hex}"
-        self.layout.name_manifest(f"localhost/trtllm-kit/{name}", digest, media)
-        return self.layout.blob(digest)
+            self.link(self.source(sha256), self.layout.blob(Digest(sha256)), sha256)
+        return self.layout.blob(Digest(content.manifest))
 
-    def commit_folder(self, content: Content, sources: dict[str, Path]) -> Path:
+    def commit_names(self, admitted: Admitted) -> None:
+        """Name the images; the latest of a stack is the one that its record says."""
+        names = {f"by-digest:{manifest}": manifest for manifest in admitted.media_types}
+        for stack, found in admitted.records.items():
+            manifest = Digest.parse(found["manifest_digest"]).hex
+            names.pop(f"by-digest:{manifest}", None)
+            names[f"{stack}:latest"] = manifest
+            write_json(records.of_stack(self.project, stack), {**found, "stages": []})
+        for name, manifest in names.items():
+            media_type = admitted.media_types[manifest]
+            reference = f"localhost/trtllm-kit/{name}"
+            self.layout.name_manifest(reference, Digest(manifest), media_type)
+
+    def commit_folder(self, content: Content) -> Path:
         """A folder of the content's own, replaced as a whole."""
         place = site.folder(self.project, self.index.name, content)
         fresh = place.with_name(f".{place.name}.new")
@@ -342,35 +345,33 @@ class _Loading:
                     "letters for the same",
                     hint="export KIT_HOME=<a folder on another disk>",
                 )
-            self.link(sources[file.sha256], target, file.sha256)
+            self.link(self.source(file.sha256), target, file.sha256)
             self.origins[file.sha256] = os.path.relpath(place / file.title, self.project.home)
         if place.exists():
-            place.rename(old)
+            place.rename(old)  # killed here, the next load has `restore` put it back
         fresh.rename(place)
         shutil.rmtree(old, ignore_errors=True)
         return place
-
-    def commit_record(self, content: Content, sources: dict[str, Path]) -> None:
-        """That the image of a stack is built, as `kit build` would have written it down."""
-        for file in content.files:
-            if file.role != "build-record":
-                continue
-            found = bounded.json_object(sources[file.sha256], 1 << 20)
-            images = {c.manifest for c in self.index.contents if c.kind == "image"}
-            digest = str(found.get("manifest_digest")).removeprefix("sha256:")
-            lock = str(found.get("lock"))
-            if not found.keys() <= _BUILD_KEYS or digest not in images:
-                raise content_error(f"stack {content.name}: {file.title} is no record of its image")
-            Digest.parse(lock)
-            own = stacks.digest_of(self.project, content.name)
-            if own is not None and str(own) != lock:
-                continue  # of another stack than this project's: `notes` tells
-            write_json(records.of_stack(self.project, content.name), {**found, "stages": []})
 
     def notes(self, places: Sequence[tuple[Content, Path]]) -> list[str]:
         """What whoever loads should know: locks here that say something else."""
         found = [(content.name, place) for content, place in places if content.kind == "stack"]
         return [note for name, place in found for note in stacks.notes(self.project, name, place)]
+
+
+def _first(paths: Sequence[Path], digest: str) -> Path | None:
+    """The first file that hashes to that; what cannot be read counts only where none does."""
+    unread: list[OSError] = []
+    for path in paths:
+        try:
+            if Digest.of_file(path).hex == digest:
+                return path
+        except OSError as error:  # noqa: PERF203 (of a few files)
+            unread.append(error)
+    for trouble in unread:
+        if not isinstance(trouble, FileNotFoundError):
+            raise trouble
+    return None
 
 
 def _place(source: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ Checking one needs nothing but `verifier`. The keys that a site trusts lie in it
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.bundles import verifier
-from kit.errors import environment_error, usage_error
+from kit.errors import ExitCode, environment_error, usage_error
 
 if TYPE_CHECKING:
     import subprocess
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kit.project import Project
 
 TRUSTED = "trusted-keys"
+_MAKE = "ssh-keygen -t ed25519 -f KEY"
 _SECONDS = 120
 
 
@@ -28,10 +30,25 @@ def pinned(project: Project, given: Sequence[Path]) -> list[bytes]:
     """The keys of the command line, else those in `trusted-keys/` of the home.
 
     Raises:
-        KitError: a file that is no Ed25519 public key (exit 2).
+        KitError: a file without an Ed25519 public key (exit 2); a file or folder that cannot be
+            read (exit 3): without keys, anybody's bundle would do.
     """
-    paths = list(given) or sorted((project.home / TRUSTED).glob("*.pub"))
-    return [_key(path) for path in paths]
+    paths = list(given) or _trusted(project.home / TRUSTED)
+    return [key for path in paths for key in _keys(path)]
+
+
+def _trusted(folder: Path) -> list[Path]:
+    """The files with keys in a folder; none only where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.name.endswith(".pub"))
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not folder.is_symlink():
+            return []
+        raise environment_error(
+            f"{folder}: cannot be read: {error.strerror}: nobody knows which keys are trusted",
+            hint=f"ls -ld {shlex.quote(str(folder))}",
+        ) from error
 
 
 def public_key(private: Path) -> bytes:
@@ -42,18 +59,30 @@ def public_key(private: Path) -> bytes:
     """
     if not private.is_file():
         raise usage_error(
-            f"--key {private}: there is no such file",
+            f"{private}: no key to sign with: there is no such file",
             hint=f"ssh-keygen -t ed25519 -f {shlex.quote(str(private))}",
         )
     beside = private.with_name(f"{private.name}.pub")
     if private.suffix == ".pub":
-        return _key(private)
+        return _only(_keys(private), private)
     if beside.is_file():
-        return _key(beside)
+        return _only(_keys(beside), beside)
     done = _ssh_keygen("-y", "-f", str(private))
     if done.returncode != 0:
-        raise usage_error(f"--key {private}: {_reason(done)}")
-    return _parsed(done.stdout.decode("utf-8", "replace"), str(private))
+        raise usage_error(f"{private}: {_reason(done)}")
+    try:
+        return verifier.public_key(done.stdout.decode("utf-8", "replace"), str(private))
+    except verifier.Refused as error:
+        raise usage_error(str(error), hint=_MAKE) from error
+
+
+def require_able(private: Path) -> None:
+    """Sign for nothing, before long work at whose end it would be too late.
+
+    Raises:
+        KitError: as of `public_key` and `sign`.
+    """
+    sign(private, public_key(private), b"")
 
 
 def sign(private: Path, public: bytes, message: bytes) -> bytes:
@@ -73,27 +102,27 @@ def sign(private: Path, public: bytes, message: bytes) -> bytes:
         found = verifier.signed_by(signature, message)
     except ValueError as error:
         raise usage_error(
-            f"--key {private}: made no Ed25519 signature: {error}",
-            hint="ssh-keygen -t ed25519 -f KEY",
+            f"{private}: made no Ed25519 signature: {error}",
+            hint=_MAKE,
         ) from error
     if found != public:
         raise usage_error(f"{private}: does not belong to the .pub beside it")
     return signature
 
 
-def _key(path: Path) -> bytes:
+def _keys(path: Path) -> list[bytes]:
     try:
-        text = verifier.content(path, 1 << 16).decode("utf-8", "replace")
+        return verifier.keys_in(path)
     except verifier.Refused as error:
-        raise usage_error(str(error)) from error
-    return _parsed(text, str(path))
+        if error.code == ExitCode.ENVIRONMENT:
+            raise environment_error(str(error)) from error
+        raise usage_error(str(error), hint=_MAKE) from error
 
 
-def _parsed(text: str, where: str) -> bytes:
-    try:
-        return verifier.public_key(text, where)
-    except verifier.Refused as error:
-        raise usage_error(str(error), hint="ssh-keygen -t ed25519 -f KEY") from error
+def _only(found: list[bytes], path: Path) -> bytes:
+    if len(found) > 1:
+        raise usage_error(f"{path}: expected one public key, found {len(found)}")
+    return found[0]
 
 
 def _ssh_keygen(*words: str) -> subprocess.CompletedProcess[bytes]:

@@ -11,6 +11,8 @@ import tarfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kit import files
+from kit.artifacts import bounded
 from kit.digest import CHUNK, Digest
 from kit.errors import content_error, environment_error
 from kit.files import atomic_writer, locked, make_folder, write_bytes, write_json
@@ -85,7 +87,7 @@ class Image:
     @property
     def labels(self) -> dict[str, str]:
         """The labels of the image's configuration."""
-        return dict(self.config.get("config", {}).get("Labels") or {})
+        return dict((self.config.get("config") or {}).get("Labels") or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +168,26 @@ class Layout:
                 damaged, or manifest and configuration contradict each other (exit 4).
         """
         hint = f"kit build {stack} --rebuild"
-        manifest = json.loads(self._read(digest, hint))
-        config_digest = Digest.parse(manifest["config"]["digest"])
-        config = json.loads(self._read(config_digest, hint))
-        diffs = [Digest.parse(text) for text in config["rootfs"]["diff_ids"]]
-        if len(diffs) != len(manifest["layers"]):
+        manifest = self._document(digest, hint)
+        try:
+            config_digest = Digest.parse(manifest["config"]["digest"])
+            config = self._document(config_digest, hint)
+            diffs = [Digest.parse(text) for text in config["rootfs"]["diff_ids"]]
+            entries = list(manifest["layers"])
+            media_type = manifest.get("mediaType", MANIFEST)
+            _check_shape(media_type, config)
+            if len(diffs) != len(entries):
+                raise content_error(
+                    f"image {digest}: {len(entries)} layers in its manifest, "
+                    f"{len(diffs)} in its configuration"
+                )
+            layers = tuple(map(_layer, entries, diffs))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise content_error(
-                f"image {digest}: {len(manifest['layers'])} layers in its manifest, "
-                f"{len(diffs)} in its configuration"
-            )
-        layers = tuple(map(_layer, manifest["layers"], diffs))
+                f"image {digest}: no manifest and configuration of an image: "
+                f"{type(error).__name__}: {error}",
+                hint=hint,
+            ) from error
         for layer in layers:
             path = self.blob(layer.digest)
             if not path.exists() or path.stat().st_size != layer.size:
@@ -183,7 +195,6 @@ class Layout:
                     f"{self.root}: layer {layer.digest} of image {digest} is missing or cut short",
                     hint=hint,
                 )
-        media_type = manifest.get("mediaType", MANIFEST)
         return Image(self, digest, config_digest, layers, config, media_type)
 
     def refuse_damaged(self, image: Image, stack: str = "STACK") -> None:
@@ -242,15 +253,15 @@ class Layout:
             write_json(self.root / "oci-layout", {"imageLayoutVersion": "1.0.0"})
             write_json(index, {"schemaVersion": 2, "mediaType": INDEX, "manifests": rows})
 
-    def _read(self, digest: Digest, hint: str) -> bytes:
+    def _document(self, digest: Digest, hint: str) -> dict[str, Any]:
         try:
-            content = self.blob(digest).read_bytes()
+            content = files.content(self.blob(digest), bounded.DOCUMENT_LIMIT)
         except FileNotFoundError:
             raise content_error(f"{self.root}: no blob {digest}", hint=hint) from None
         found = Digest.of_bytes(content)
         if found != digest:
             raise content_error(f"{self.blob(digest)}: expected {digest}, found {found}", hint)
-        return content
+        return bounded.loads(content, f"blob {digest}")
 
 
 def _layer(entry: Mapping[str, Any], diff_id: Digest) -> Layer:
@@ -261,8 +272,21 @@ def _layer(entry: Mapping[str, Any], diff_id: Digest) -> Layer:
             "reads no zstd before 3.14",
             hint="skopeo copy --dest-compress-format=gzip, then lock the copy",
         )
+    size = entry["size"]
+    if type(size) is not int:
+        raise TypeError(f"size {size!r}")
     unpacked = None if diff_id == digest else diff_id
-    return Layer(digest, entry["size"], _LAYERS[media_type], unpacked)
+    return Layer(digest, size, _LAYERS[media_type], unpacked)
+
+
+def _check_shape(media_type: object, config: Mapping[str, Any]) -> None:
+    """Raise TypeError unless all that is read of an image later is what it should be."""
+    settings = config.get("config") or {}
+    labels = settings.get("Labels") or {}
+    history = config.get("history") or []
+    good = all(isinstance(text, str) for text in (media_type, *labels, *labels.values()))
+    if not good or not all(isinstance(entry, dict) for entry in history):
+        raise TypeError("media type, labels or history")
 
 
 def archive(image: Image, name: str, *, skip: frozenset[Digest] = frozenset()) -> Iterator[bytes]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
 from kit.bundles import create, load, site, verifier
+from kit.bundles.contents import Content, Entry
 from kit.digest import Digest
 from kit.errors import KitError
+from kit.images import records
 from kit.images.oci import LAYER, Layer, Layout
-from tests.unit.bundles import making
+from tests.unit.bundles import making, test_stacks
 
 SIZES = [0, 5, 512, 5000, 20_000, 40_000, 77]
 ROUNDS = 100
@@ -166,6 +170,118 @@ def test_a_delta_may_move_a_file_to_another_content(tmp_path, place, there):
             assert making.tree(where) == making.tree(tmp_path / content.name)
 
 
+@pytest.fixture
+def moved(tmp_path, place):
+    """Two deliveries: `one` with a/moved, and its delta `two` with b/moved instead."""
+    for name, files in (("a", ["moved", "stays"]), ("b", ["other"])):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_bytes(file.encode() * 100)
+    making.make(place, tmp_path / "one", tmp_path / "a", tmp_path / "b")
+    base = making.index_of(tmp_path / "one")
+    (tmp_path / "a" / "moved").rename(tmp_path / "b" / "moved")
+    making.make(
+        place, tmp_path / "two", tmp_path / "a", tmp_path / "b", settings=settings(since=base)
+    )
+    return tmp_path
+
+
+def arrived(loaded, folder):
+    """Whether both contents are there as they were sent."""
+    return all(making.tree(path) == making.tree(folder / c.name) for c, path in loaded.places)
+
+
+def test_a_delta_goes_on_after_all_was_imported_and_nothing_written_down(moved, there, monkeypatch):
+    making.take(there, moved / "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(site, "remember", making.fail)
+        with pytest.raises(making.Failed):
+            making.take(there, moved / "two")
+    assert arrived(making.take(there, moved / "two"), moved)
+
+
+@pytest.mark.parametrize("when", ["old", "new"])
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_delta_goes_on_after_any_rename(moved, there, monkeypatch, when, which):
+    """Killed once a folder is away, and once the new one is in its place."""
+    making.take(there, moved / "one")
+    stop_after_rename(there, moved / "two", monkeypatch, when, which)
+    assert arrived(making.take(there, moved / "two"), moved)
+
+
+def stop_after_rename(place, folder, monkeypatch, when, which=1):
+    """Load until so many folders have gone away, or come into their place."""
+    rename = Path.rename
+    left = which
+
+    def stop(self, target):
+        nonlocal left
+        found = rename(self, target)
+        left -= (self if when == "new" else found).name.endswith(f".{when}")
+        if not left:
+            raise making.Failed
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stop)
+        with pytest.raises(making.Failed):
+            making.take(place, folder)
+
+
+def test_any_load_puts_back_what_a_killed_one_took_away(moved, there, monkeypatch, tmp_path):
+    ((_, where), _) = making.take(there, moved / "one").places
+    before = making.tree(where)
+    stop_after_rename(there, moved / "two", monkeypatch, "old")
+    assert not where.exists()
+    data = making.noise(tmp_path / "more", [10])
+    making.make(making.project(tmp_path), tmp_path / "x", data, settings=create.Settings("other"))
+    with site._idle(there, "test") as idle:  # somebody else loads it just now
+        assert idle
+        making.take(there, tmp_path / "x")
+        assert not where.exists()
+    making.take(there, tmp_path / "x")
+    assert making.tree(where) == before
+    assert arrived(making.take(there, moved / "two"), moved)
+
+
+def test_a_killed_load_that_is_given_up_helps_another_one(moved, there, monkeypatch, tmp_path):
+    """What only its staging folder still holds is found by the next delivery, too."""
+    making.take(there, moved / "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(site, "remember", making.fail)
+        with pytest.raises(making.Failed):
+            making.take(there, moved / "two")
+    (tmp_path / "b" / "more").write_bytes(b"more")
+    base = making.index_of(moved / "one")
+    chosen = settings(since=base, sequence=3)
+    place = making.project(tmp_path)
+    making.make(place, tmp_path / "three", tmp_path / "a", tmp_path / "b", settings=chosen)
+    assert arrived(making.take(there, tmp_path / "three"), moved)
+
+
+@pytest.mark.parametrize("where", ["store", "images"])
+def test_a_damaged_file_hides_no_good_one(moved, there, where):
+    making.take(there, moved / "one")
+    for digest, size in making.index_of(moved / "two").requires.items():
+        folder = Path("sha256", digest[:2]) if where == "store" else Path("blobs", "sha256")
+        path = there.home / where / folder / digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size))
+    assert arrived(making.take(there, moved / "two"), moved)
+
+
+def test_a_file_that_cannot_be_read_is_not_called_missing(moved, there, monkeypatch):
+    making.take(there, moved / "one")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(load.Digest, "of_file", refuse)
+    with pytest.raises(KitError, match="may not read or write") as caught:
+        making.take(there, moved / "two")
+    assert caught.value.exit_code == 3
+
+
 def test_images_keep_their_digest(tmp_path, place, there):
     image, contents = _image(place)
     create.create(place, contents, tmp_path / "out", settings())
@@ -187,6 +303,184 @@ def test_an_image_whose_manifest_names_other_blobs_is_refused(tmp_path, place, t
     with pytest.raises(KitError, match="its manifest names other blobs"):
         making.take(there, tmp_path / "out")
     assert Layout(there.images).names() == {}
+
+
+LAYER_CONTENT = b"a layer"
+TAR = "application/vnd.oci.image.layer.v1.tar"
+
+
+def carried(manifest=None, config=None, row=None, text=None):
+    """A small image `s` of a stack `s`, as a bundle carries it; with other keys if wanted."""
+    digest = str(Digest.of_bytes(LAYER_CONTENT))
+    kept = {"config": {}, "rootfs": {"type": "layers", "diff_ids": [digest]}, **(config or {})}
+    packed = json.dumps(kept).encode()
+    layer = {"mediaType": TAR, "digest": digest, "size": len(LAYER_CONTENT), **(row or {})}
+    said = {
+        "schemaVersion": 2,
+        "config": {"digest": str(Digest.of_bytes(packed)), "size": len(packed)},
+        "layers": [layer],
+        **(manifest or {}),
+    }
+    entries = (Entry("config", "config", packed), Entry("layer-1", "layer", LAYER_CONTENT))
+    written = json.dumps(said).encode() if text is None else text
+    return Content("image", "s", "s", "x", entries, Entry("manifest", "manifest", written))
+
+
+ODD = {
+    "no JSON": {"text": b"{"},
+    "a list": {"text": b"[]"},
+    "deep": {"text": b'{"a":' * 100_000},
+    "nothing": {"text": b"{}"},
+    "too large": {"text": b'{"a":"' + bytes(20 << 20)},
+    "number for configuration": {"manifest": {"config": 5}},
+    "number for digest": {"manifest": {"config": {"digest": 5}}},
+    "no digest": {"manifest": {"config": {"digest": "sha256:x"}}},
+    "object for layers": {"manifest": {"layers": {}}},
+    "number for layers": {"manifest": {"layers": 5}},
+    "layers of numbers": {"manifest": {"layers": [5]}},
+    "media type": {"manifest": {"mediaType": 5}},
+    "other blob": {"row": {"digest": f"sha256:{'0' * 64}"}},
+    "other size": {"row": {"size": 8}},
+    "size of no number": {"row": {"size": "7"}},
+    "no layer in configuration": {"config": {"rootfs": {"diff_ids": []}}},
+    "no file system": {"config": {"rootfs": None}},
+    "labels": {"config": {"config": {"Labels": ["x"]}}},
+    "label": {"config": {"config": {"Labels": {"x": 5}}}},
+    "settings": {"config": {"config": ["x"]}},
+    "history": {"config": {"history": ["x"]}},
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_an_odd_image_is_refused_before_anything_is_imported(tmp_path, place, there, case):
+    dataset = Content("dataset", "d", "", "x", (Entry("f", "dataset", b"data"),))
+    create.create(place, [dataset, carried(**ODD[case])], tmp_path / "out", settings())
+    with pytest.raises(KitError, match="image s: ") as caught:
+        making.take(there, tmp_path / "out")
+    assert caught.value.exit_code == 4
+    assert not there.contents.exists()
+    assert not there.images.exists()
+    assert list(site.every(there)) == []
+
+
+def test_layers_of_another_compression_are_for_another_kit(tmp_path, place, there):
+    image = carried(row={"mediaType": f"{TAR}+zstd"})
+    create.create(place, [image], tmp_path / "out", settings())
+    with pytest.raises(KitError, match="image s: layer") as caught:
+        making.take(there, tmp_path / "out")
+    assert caught.value.exit_code == 3
+    assert not there.images.exists()
+
+
+@pytest.mark.parametrize("name", ["s:1", "a b", "../x"])
+def test_the_name_of_an_image_is_a_name(tmp_path, place, there, name):
+    from dataclasses import replace
+
+    image = replace(carried(), name=name, stack=name)
+    create.create(place, [image], tmp_path / "out", settings())
+    with pytest.raises(KitError, match="cannot be called that"):
+        making.take(there, tmp_path / "out")
+    assert not there.images.exists()
+
+
+def test_an_image_that_nobody_says_is_of_a_stack_is_not_its_latest(tmp_path, place, there):
+    """Another bundle has brought the stack; one of another name would take its place."""
+    name = "localhost/trtllm-kit/s:latest"
+    layout = Layout(there.images)
+    kept = layout.put(b"kept")
+    layout.name_manifest(name, kept, "x")
+    create.create(place, [carried()], tmp_path / "out", settings())
+    making.take(there, tmp_path / "out")
+    digest = making.index_of(tmp_path / "out").contents[0].manifest
+    assert layout.names() == {
+        name: kept,
+        f"localhost/trtllm-kit/by-digest:{digest}": Digest(digest),
+    }
+
+
+MINE = "localhost/trtllm-kit/mine:latest"
+
+
+def stack(folder, out, name="delivery", epoch=1700000000, **record):
+    """A bundle of the stack `mine`, its image and its record; returns the image's digest."""
+    sender = test_stacks.own(folder, epoch)
+    contents = test_stacks.carried(sender, **record)
+    create.create(sender, contents, out, create.Settings(name))
+    return Digest(making.index_of(out).contents[0].manifest)
+
+
+def test_record_and_latest_image_of_a_stack_are_one(tmp_path, there):
+    digest = stack(tmp_path / "sender", tmp_path / "out")
+    making.take(there, tmp_path / "out")
+    assert Layout(there.images).names() == {MINE: digest}
+    record = records.read(records.of_stack(there, "mine"))
+    assert record["manifest_digest"] == str(digest)
+
+
+def test_the_image_of_another_lock_is_not_the_latest_of_the_project(tmp_path):
+    site_ = test_stacks.own(tmp_path / "site", epoch=1700000001)
+    digest = stack(tmp_path / "sender", tmp_path / "out")
+    making.take(site_, tmp_path / "out")
+    by_digest = f"localhost/trtllm-kit/by-digest:{digest.hex}"
+    assert Layout(site_.images).names() == {by_digest: digest}
+    assert records.read(records.of_stack(site_, "mine")) is None
+
+
+def test_a_bundle_takes_no_stack_away_from_another_one(tmp_path, there):
+    digest = stack(tmp_path / "sender", tmp_path / "out")
+    making.take(there, tmp_path / "out")
+    before = records.read(records.of_stack(there, "mine"))
+    stack(tmp_path / "other", tmp_path / "more", "another", epoch=1700000001, key="other")
+    loaded = making.take(there, tmp_path / "more")
+    assert Layout(there.images).names()[MINE] == digest
+    assert records.read(records.of_stack(there, "mine")) == before
+    assert "its image stays the latest" in " ".join(loaded.notes)
+    # A newer delivery of the same bundle may; so does one whose stack the user has chosen.
+    stack(tmp_path / "newer", tmp_path / "out2", epoch=1700000002, key="newer")
+    shutil.rmtree(there.contents / "another")
+    making.take(there, tmp_path / "out2", allow_rollback=True)
+    assert records.read(records.of_stack(there, "mine"))["key"] == "newer"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"lock": "x"},
+        {"lock": 5},
+        {"key": 5},
+        {"key": None},
+        {"engine": "podman"},
+        {"manifest_digest": f"sha256:{'0' * 64}"},
+        {"manifest_digest": ["x"]},
+        {"stages": []},
+        {"key": "x" * (13 << 20)},
+    ],
+)
+def test_an_odd_record_is_refused_before_anything_is_imported(tmp_path, there, record):
+    stack(tmp_path / "sender", tmp_path / "out", **record)
+    with pytest.raises(KitError, match="stack mine") as caught:
+        making.take(there, tmp_path / "out")
+    assert caught.value.exit_code == 4
+    assert not there.contents.exists()
+    assert not there.images.exists()
+
+
+def test_a_lock_that_cannot_be_compared_is_refused_before_anything_is_imported(tmp_path):
+    from dataclasses import replace
+
+    site_ = test_stacks.own(tmp_path / "site")
+    sender = test_stacks.own(tmp_path / "sender")
+    image, content = test_stacks.carried(sender)
+    entries = tuple(
+        entry._replace(source=b"stack: [") if entry.role == "lock" else entry
+        for entry in content.entries
+    )
+    contents = [image, replace(content, entries=entries)]
+    create.create(sender, contents, tmp_path / "out", create.Settings("x"))
+    with pytest.raises(KitError, match="stack mine"):
+        making.take(site_, tmp_path / "out")
+    assert not site_.contents.exists()
+    assert not site_.images.exists()
 
 
 def _image(place):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import base64
+import errno
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import jsonschema
 import pytest
 
 from kit.bundles import create, sign, verifier
+from kit.cli import run
 from tests.unit.bundles import making
 
 SCHEMA = Path(verifier.__file__).with_name("schema") / "bundle-1.json"
@@ -310,3 +313,211 @@ def test_every_truncated_index_is_refused(original):
     for length in range(0, len(text) - 2, 7):
         with pytest.raises(verifier.Refused):
             verifier.parse(text[:length], "bundle.json")
+
+
+@pytest.mark.parametrize("end", [b"", b"\\", b'\\\\"', b'"'])
+def test_the_time_for_an_index_does_not_grow_with_its_square(end):
+    """Twenty million bytes of escaped quotes: the square of that would not end today."""
+    with pytest.raises(verifier.Refused, match=r"bundle\.json: not valid JSON"):
+        verifier.parse(b'{"a": "' + b'\\"' * (10 << 20) + end, "bundle.json")
+
+
+def test_no_title_is_looked_at_once_for_each_of_its_folders():
+    titles = ["/".join(["a"] * 1500) + f"/{number}" for number in range(20)]
+    calls = 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        calls += event == "c_call"
+
+    sys.setprofile(count)
+    try:
+        verifier._refuse_clash(titles, "bundle.json")
+    finally:
+        sys.setprofile(None)
+    assert calls < 20 * len(titles)
+
+
+@pytest.mark.parametrize(
+    "titles", [("a", "a-b", "a/b"), ("a/b/c", "a"), ("x/a/b/c", "x/a!", "x/a"), ("b", "a", "b")]
+)
+def test_a_title_is_no_folder_of_another_one_whatever_stands_between(titles):
+    with pytest.raises(verifier.Refused, match="files"):
+        verifier.check_names("file", "n", "", "w", titles)
+    verifier.check_names("file", "n", "", "w", ["a", "a-b", "a.b", "b/a", "c/a/b"])
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b"0", b'""', b'"\\\\"'])
+def test_an_index_of_too_many_values_is_not_read(value):
+    text = b'{"a": [' + (value + b",") * 2_000_001 + value + b"]}"
+    with pytest.raises(verifier.Refused, match="more than 2000000 values"):
+        verifier.parse(text, "bundle.json")
+
+
+def test_what_stands_in_a_text_is_no_value_and_no_bracket(original):
+    index = json.loads((original / "bundle.json").read_text())
+    index["contents"][0]["why"] = '[{"\\' * 30 + ",\\"
+    text = json.dumps(index).encode()
+    assert verifier.parse(text, "bundle.json").contents[0].why.endswith(",\\")
+
+
+def signed_again(folder, private):
+    """Make the list fit what is there, and sign it."""
+    (folder / "SHA256SUMS.sig").unlink()
+    names = sorted(path.name for path in folder.iterdir() if path.name != "SHA256SUMS")
+    text = "".join(f"{verifier.sha256_of(folder / name)}  {name}\n" for name in names).encode()
+    (folder / "SHA256SUMS").write_bytes(text)
+    (folder / "SHA256SUMS.sig").write_bytes(sign.sign(private, making.blob(private), text))
+
+
+@pytest.mark.parametrize("case", ["foreign", "unsigned", "altered", "missing"])
+def test_the_index_of_a_stranger_is_not_parsed(bundle, sender, tmp_path, case):
+    other = making.key(tmp_path, "other")
+    (bundle / "bundle.json").write_bytes(b"[" * 1000)
+    signed_again(bundle, other)
+    if case == "missing":
+        (bundle / "SHA256SUMS").unlink()
+    elif case == "unsigned":
+        (bundle / "SHA256SUMS.sig").unlink()
+    elif case == "altered":
+        with (bundle / "SHA256SUMS.sig").open("a") as stream:
+            stream.write("x")
+    (problem,) = verifier.check(bundle, [making.blob(sender)]).problems
+    assert problem.kind == case
+    assert "bundle.json was not read" in problem.detail
+    # Without keys it is, and with the right one.
+    for keys in [[], [making.blob(other)]][: 2 if case == "foreign" else 1]:
+        found = verifier.check(bundle, keys).problems
+        assert "nested deeper" in found[-1].detail
+
+
+def test_of_a_strangers_bundle_there_is_no_receipt(bundle, tmp_path, capsys):
+    public = making.key(tmp_path, "other").with_name("other.pub")
+    words = ["bundle", "verify", str(bundle), "--key", str(public)]
+    assert run([*words, "--receipt", str(tmp_path / "receipt.json")]) == 4
+    told = capsys.readouterr()
+    assert "foreign: SHA256SUMS.sig" in told.out
+    assert "its index was not read" in told.out
+    assert "no receipt" in told.err
+    assert not (tmp_path / "receipt.json").exists()
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "SHA256SUMS.sig"])
+def test_of_list_and_signature_the_one_that_was_altered_is_named(bundle, sender, name):
+    content = bytearray((bundle / name).read_bytes())
+    at = content.index(b"part-0003") - 10 if name == "SHA256SUMS" else len(content) // 2
+    content[at] = ord("0") if content[at] != ord("0") else ord("1")
+    (bundle / name).write_bytes(content)
+    problem = verifier.check_head(bundle, [making.blob(sender)]).problems[0]
+    assert (problem.kind, problem.what) == ("altered", name)
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "SHA256SUMS", "verify.py", "part-0002"])
+@pytest.mark.parametrize("kind", ["folder", "link", "large"])
+def test_problems_name_no_folder(bundle, name, kind):
+    path = bundle / name
+    if kind == "large":
+        with path.open("ab") as stream:
+            stream.truncate(verifier.INDEX_LIMIT + 1)
+    else:
+        path.unlink()
+        path.mkdir() if kind == "folder" else path.symlink_to("/etc/hostname")
+    found = verifier.check(bundle).problems
+    assert found
+    assert not [one for one in found if "/" in one.detail]
+
+
+def test_names_that_are_no_utf8_are_written_down(bundle, capsys):
+    (bundle / "part-0002").rename(bundle / os.fsdecode(b"part\xff"))
+    found = [one._asdict() for one in verifier.check(bundle).problems]
+    assert {"kind": "extra", "what": "part\\udcff", "detail": ""} in found
+    assert "renamed" in [one["kind"] for one in found]
+    json.dumps(found, ensure_ascii=False).encode()
+    assert verifier.main([str(bundle)]) == 4
+    assert "extra: part\\udcff" in capsys.readouterr().out
+
+
+def test_a_terminal_is_told_nothing_by_names(bundle, tmp_path):
+    (bundle / "\x1b[2J\nverified").write_text("")
+    done = alone("verify.py", cwd=bundle)
+    assert done.returncode == 4
+    assert "extra: \\x1b[2J\\nverified\n" in done.stdout
+    for words in (["\x1b[2J"], ["--key", "\x1b[2J"]):
+        done = alone(bundle / "verify.py", *words)
+        assert (done.returncode, "\x1b" in done.stdout + done.stderr) == (2, False)
+        assert "error: \\x1b[2J: cannot be read" in done.stderr
+
+
+@pytest.fixture
+def two(tmp_path, place):
+    """A bundle of two contents, each in parts of its own."""
+    data = [making.noise(tmp_path / name, [15_000], seed=seed) for seed, name in enumerate("ab")]
+    making.make(place, tmp_path / "two", *data, settings=create.Settings("two", part_size=4000))
+    return tmp_path / "two"
+
+
+def test_of_one_content_only_its_own_parts_are_needed(two, tmp_path):
+    index = making.index_of(two)
+    numbers = {name: verifier._wanted(index, f"file/{name}") for name in "ab"}
+    parts = {
+        name: {part for number in numbers[name] for part in index.parts_of(index.items[number])}
+        for name in "ab"
+    }
+    (spare, *_) = sorted(parts["b"] - parts["a"])
+    (needed, *_) = sorted(parts["a"] - parts["b"])
+    (two / spare).rename(tmp_path / spare)
+    done = alone("verify.py", "--extract", "file/a", str(tmp_path / "out"), cwd=two)
+    assert done.returncode == 0, done.stdout
+    assert making.tree(tmp_path / "out") == making.tree(tmp_path / "a")
+    done = alone("verify.py", "--extract", "file/b", str(tmp_path / "out"), cwd=two)
+    assert (done.returncode, f"missing: {spare}\n" in done.stdout) == (4, True)
+    assert f"missing: {spare}\n" in alone("verify.py", cwd=two).stdout
+    (two / needed).unlink()
+    done = alone("verify.py", "--extract", "file/a", str(tmp_path / "more"), cwd=two)
+    assert done.returncode == 4
+    assert [line for line in done.stdout.split("\n") if "missing" in line] == [f"missing: {needed}"]
+
+
+def test_what_is_there_is_not_written_over(two, tmp_path):
+    (path,) = making.tree(tmp_path / "a")
+    (tmp_path / "out" / path).parent.mkdir(parents=True)
+    (tmp_path / "out" / path).write_text("mine")
+    done = alone("verify.py", "--extract", "file/a", str(tmp_path / "out"), cwd=two)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'out' / path}: is there already\n"
+    assert (tmp_path / "out" / path).read_text() == "mine"
+
+
+def test_a_part_that_goes_while_it_is_extracted_leaves_no_half_file(two, tmp_path):
+    index = making.index_of(two)
+    os.truncate(two / index.parts[2].name, 0)
+    with pytest.raises(verifier.Refused, match="changed since it was verified"):
+        verifier.extract(two, index, "file/a", tmp_path / "out")
+    assert making.tree(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("name", ["", "verify.py", "part-0002", "bundle.json", "SHA256SUMS"])
+def test_what_may_not_be_read_is_one_error(bundle, name, monkeypatch, capsys):
+    """As root reads everything, somebody else's view of it is made up."""
+    found = os.open
+
+    def refuse(path, *arguments):
+        if str(path) == str(bundle / name):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return found(path, *arguments)
+
+    if name:
+        monkeypatch.setattr(os, "open", refuse)
+    else:
+        monkeypatch.setattr(Path, "iterdir", refuse)
+    assert verifier.main([str(bundle)]) == 3
+    told = capsys.readouterr().err
+    assert told == f"error: {bundle / name}: cannot be read: Permission denied\n"
+
+
+def test_a_key_that_is_not_there_is_a_wrong_request(bundle, tmp_path):
+    done = alone("verify.py", "--key", str(tmp_path / "no.pub"), cwd=bundle)
+    assert done.returncode == 2
+    assert (
+        done.stderr == f"error: {tmp_path / 'no.pub'}: cannot be read: No such file or directory\n"
+    )
