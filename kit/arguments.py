@@ -164,6 +164,16 @@ def _manifest(command: Parser) -> None:
     command.add_argument(
         "paths", nargs="+", metavar="MANIFEST", help="sbom and provenance: or the name of a stack"
     )
+    command.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="verify a receipt: the .pub of a site that has to have signed it",
+    )
+    command.add_argument(
+        "--bundle", metavar="DIR", help="verify a receipt: the bundle, or its bundle.json"
+    )
 
 
 def _reproduce(command: Parser) -> None:

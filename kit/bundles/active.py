@@ -25,7 +25,7 @@ CLASSES = {
 """Class → what it is, for people."""
 _SUFFIXES = {
     "engine": (".engine", ".plan", ".trt"),
-    "pickle": (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".nemo"),
+    "pickle": (".pkl", ".pickle", ".joblib", ".dill", ".pt", ".pth", ".ckpt", ".nemo"),
     "wheel": (".whl",),
     "package": (".deb", ".rpm", ".run"),
     "script": (".py", ".sh", ".bash", ".pl", ".rb", ".ps1", ".js"),

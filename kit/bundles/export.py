@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from kit.bundles import verifier
-from kit.errors import content_error
+from kit.bundles.push import component
+from kit.digest import Digest
+from kit.errors import content_error, usage_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +38,10 @@ def hauler(folder: Path, index: Index) -> str:
     folder of its own there; paths are read as addresses (pkg/getter), so what is special in one is
     escaped.
     """
-    place = f"{_plain(index)}-{index.sequence}"
+    place = f"trtllm-kit-{_unique(component(index.name), index)}-{index.sequence}"
     rows = [
-        {"path": quote(str(folder / name)), "name": f"{place}/{name}"} for name in _names(folder)
+        {"path": quote(os.fsencode(folder / name)), "name": f"{place}/{name}"}
+        for name in _names(folder)
     ]
     return _yaml(
         {
@@ -54,8 +57,13 @@ def zarf(folder: Path, index: Index) -> str:
     """A `zarf.yaml`: every file with its digest, which `zarf package create` checks.
 
     Raises:
-        KitError: a file that would not be the same after a deployment (exit 4).
+        KitError: a file that would not be the same after a deployment (exit 4), a folder whose
+            name is no text (exit 2).
     """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise usage_error(f"{folder}: YAML cannot name that folder", hint="mv it") from error
     for name in _names(folder):
         _refuse_rewritten(folder / name)
     target = f"{_TARGET}/{index.identity[:12]}"
@@ -130,9 +138,22 @@ def _is_text(sample: bytes) -> bool:
 
 
 def _plain(index: Index) -> str:
-    return "trtllm-kit-" + re.sub(r"[^a-z0-9]+", "-", index.name).strip("-")
+    """What Kubernetes takes as a name, and no bundle of another name has."""
+    kept = re.sub(r"[^a-z0-9]+", "-", index.name).strip("-")
+    return f"trtllm-kit-{_unique(kept, index)}"
+
+
+def _unique(kept: str, index: Index) -> str:
+    """The spelling of a name, with its digest behind it if others may be spelled the same."""
+    return kept if kept == index.name else f"{kept}-{Digest.of_bytes(index.name.encode()).short}"
 
 
 def _yaml(document: object) -> str:
     """JSON is YAML; indented, so that it can be read and edited."""
-    return json.dumps(document, indent=2) + "\n"
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    # YAML reads an escaped pair of surrogates as two halves of nothing: what is beyond \uffff
+    # stands for itself. Below, a line end of Unicode's would be folded, and controls are refused.
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" or sign > "\uffff" else f"\\u{ord(sign):04x}"
+        for sign in text
+    )

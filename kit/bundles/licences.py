@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import zipfile
+import zlib
 from email.parser import HeaderParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.errors import content_error
 from kit.files import disk_errors
 
 if TYPE_CHECKING:
@@ -51,8 +54,8 @@ def _of_wheel(path: Path) -> str | None:
             name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
             if archive.getinfo(name).file_size > _LIMIT:
                 return None
-            text = archive.read(name).decode("utf-8", "replace")
-    except (zipfile.BadZipFile, StopIteration, KeyError, NotImplementedError):
+            text = _member(archive, name, path)
+    except (zipfile.BadZipFile, StopIteration, RuntimeError, ValueError):  # no wheel, or encrypted
         return None
     metadata = HeaderParser().parsestr(text)
     said = metadata.get("License-Expression") or metadata.get("License")
@@ -60,3 +63,20 @@ def _of_wheel(path: Path) -> str | None:
         return said
     classes = [one for one in metadata.get_all("Classifier", []) if one.startswith("License ::")]
     return classes[0].rpartition(" :: ")[2] if classes else None
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: Path) -> str:
+    """A text in a wheel.
+
+    Raises:
+        KitError: the wheel is damaged there (exit 4).
+    """
+    try:
+        return archive.read(name).decode("utf-8", "replace")
+    except (zlib.error, lzma.LZMAError, EOFError, zipfile.BadZipFile) as error:
+        problem: Exception = error
+    except OSError as error:
+        if error.errno is not None:  # the disk's; that of bzip2 has none
+            raise
+        problem = error
+    raise content_error(f"{path}: a damaged wheel: {name}: {problem}") from problem

@@ -7,12 +7,14 @@ import io
 import json
 import re
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from kit.bundles import verifier
 from kit.bundles.contents import EMPTY, artifact
+from kit.console import visible
 from kit.digest import Digest
 from kit.errors import content_error, environment_error, usage_error
 from kit.images.media_types import MANIFEST
@@ -20,17 +22,21 @@ from kit.locks import registry_login
 from kit.locks.http import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import urllib3
 
     from kit.bundles.verifier import Content, Index, Item
+    from kit.errors import KitError
 
 _MANIFEST_LIMIT = 4 << 20
 """Bytes that registries take as a manifest."""
 _TARGET = re.compile(r"([a-z0-9][a-z0-9.-]*(?::[0-9]+)?)((?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)/?")
 _TIMEOUT = 300.0
+_OTHER = re.compile(r"[^a-z0-9._-]+")
+_SEPARATORS = re.compile(r"[._-]+")
+_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def push(folder: Path, index: Index, target: str, *, jobs: int = 1) -> list[dict[str, str]]:
@@ -47,17 +53,22 @@ def push(folder: Path, index: Index, target: str, *, jobs: int = 1) -> list[dict
 
     Raises:
         KitError: no such target (exit 2), no access or no connection (exit 3), a delta whose other
-            objects are not in the registry (exit 4).
+            objects are not in the registry, two contents of one name (exit 4).
     """
     match = _TARGET.fullmatch(target)
     if match is None:
-        raise usage_error(f"{target}: expected registry.site:5000/prefix")
+        # Before an @ stands what somebody takes for the place of a login.
+        _, login, place = target.rpartition("@")
+        raise usage_error(
+            f"{'…@' if login else ''}{place}: expected registry.site:5000/prefix",
+            hint=f"docker login {place.partition('/')[0]}" if login else None,
+        )
     host, prefix = match.group(1), match.group(2).strip("/")
+    names = _repositories(prefix, index.contents)
     items = {item.sha256: item for item in index.items}
     rows = []
     with verifier.Stream(folder, index) as stream, ThreadPoolExecutor(jobs) as pool:
-        for content in index.contents:
-            name = _repository(prefix, content)
+        for content, name in zip(index.contents, names, strict=True):
             repository = _Repository(host, name, stream, jobs)
             blobs = {file.sha256 for file in content.files}
             manifest = _manifest(stream, index, content)
@@ -85,10 +96,40 @@ def push(folder: Path, index: Index, target: str, *, jobs: int = 1) -> list[dict
     return rows
 
 
-def _repository(prefix: str, content: Content) -> str:
-    """`prefix/kind/name`, as registries spell names."""
-    kept = re.sub(r"[^a-z0-9]+", "-", content.name.lower()).strip("-") or "content"
-    return "/".join(part for part in (prefix, content.kind, kept) if part)
+def component(name: str) -> str:
+    """A name as OCI spells one component of a repository's; another may be spelled the same."""
+    kept = _OTHER.sub("-", name.lower())
+    return _SEPARATORS.sub(_separator, kept).strip("._-") or "content"
+
+
+def _separator(found: re.Match[str]) -> str:
+    """What may stand between letters and digits: `.`, `_`, `__`, any number of `-`."""
+    kept = found.group()
+    return kept if kept in (".", "_", "__") or not kept.strip("-") else "-"
+
+
+def _repositories(prefix: str, contents: Sequence[Content]) -> list[str]:
+    """`prefix/kind/name` of each content.
+
+    Of those that would be spelled the same, each that is not called so gets its digest behind it.
+
+    Raises:
+        KitError: two are still the same (exit 4).
+    """
+    spelled = Counter((content.kind, component(content.name)) for content in contents)
+    found: dict[str, str] = {}
+    for content in contents:
+        kept = component(content.name)
+        if spelled[content.kind, kept] > 1 and kept != content.name:
+            kept = f"{kept}-{Digest.of_bytes(content.name.encode()).short}"
+        name = "/".join(part for part in (prefix, content.kind, kept) if part)
+        if name in found:
+            raise content_error(
+                f"{content.kind}/{content.name} and {content.kind}/{found[name]} would both be "
+                f"called {name}; nothing was sent"
+            )
+        found[name] = content.name
+    return list(found)
 
 
 def _manifest(stream: verifier.Stream, index: Index, content: Content) -> bytes | None:
@@ -165,14 +206,18 @@ class _Repository:
 
     def _has(self, digest: str) -> bool:
         with self._asked("HEAD", f"{self._url}/blobs/sha256:{digest}") as found:
-            return bool(found.status == 200)
+            # In front of an object store, a registry that has a blob says where it is. Nobody
+            # goes there: that would be the place to leave the login behind.
+            if found.status == 200 or found.status in _REDIRECTS:
+                return True
+            if found.status == 404:
+                return False
+            raise self._failed(found, f"does not say whether it has sha256:{digest}")
 
     def _upload(self, digest: str, size: int, source: Callable[[], io.IOBase]) -> None:
         with self._asked("POST", f"{self._url}/blobs/uploads/") as begun:
             self._require(begun, 202, "an upload")
-            place = urljoin(f"{self._url}/", begun.headers.get("Location", ""))
-        if urlsplit(place).scheme not in ("http", "https"):
-            raise environment_error(f"{self._registry}: sends uploads to {place}")
+            place = self._place(begun.headers.get("Location", ""))
         own = urlsplit(place)[:2] == urlsplit(self._url)[:2]
         sign = "&" if urlsplit(place).query else "?"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
@@ -184,6 +229,22 @@ class _Repository:
             own=own,
         ) as done:
             self._require(done, 201, f"sha256:{digest}")
+
+    def _place(self, location: str) -> str:
+        """Where the registry wants an upload."""
+        try:
+            place = urljoin(f"{self._url}/", location)
+            parts = urlsplit(place)
+            _ = parts.port  # complains of one that is none
+            good = bool(location and parts.hostname) and parts.scheme in ("http", "https")
+        except ValueError:
+            good = False
+        if not good:
+            told = location.partition("?")[0]
+            raise environment_error(
+                f"{self._registry}/{self._name}: sends uploads to what is no URL: {told[:200]!r}"
+            )
+        return place
 
     def name(self, content: Content, manifest: bytes | None, tag: str) -> None:
         """Send the manifest under a tag; its digest is what the bundle says."""
@@ -203,8 +264,10 @@ class _Repository:
     def _present(self, digest: str) -> bytes:
         accept = {"Accept": f"{MANIFEST}, application/vnd.docker.distribution.manifest.v2+json"}
         with self._asked("GET", f"{self._url}/manifests/{digest}", accept) as found:
+            if found.status not in (200, 404):
+                raise self._failed(found, f"does not say whether it has the manifest {digest}")
             content = found.read(_MANIFEST_LIMIT + 1)
-            if found.status != 200 or str(Digest.of_bytes(content)) != digest:
+            if found.status == 404 or str(Digest.of_bytes(content)) != digest:
                 raise content_error(
                     f"{self._registry}/{self._name}: lacks the manifest {digest}, which this "
                     "delta needs",
@@ -251,6 +314,11 @@ class _Repository:
                 continue
             try:
                 yield found
+            except urllib3.exceptions.HTTPError as error:
+                raise environment_error(
+                    f"{self._registry}/{self._name}: the answer broke off: {error}",
+                    hint="the same command again: what the registry has is passed over",
+                ) from error
             finally:
                 found.drain_conn()
                 found.release_conn()
@@ -264,11 +332,14 @@ class _Repository:
             self._login = registry_login.authorization(challenge, url, self._name, login, Client())
 
     def _require(self, found: urllib3.BaseHTTPResponse, status: int, what: str) -> None:
-        if found.status == status:
-            return
-        said = found.read(2000).decode("utf-8", "replace")
+        if found.status != status:
+            raise self._failed(found, f"did not take {what}")
+
+    def _failed(self, found: urllib3.BaseHTTPResponse, problem: str) -> KitError:
+        """What the registry refused, and in which words."""
+        said = visible(found.read(2000).decode("utf-8", "replace"))
         refused = found.status in (401, 403)
-        raise environment_error(
-            f"{self._registry}/{self._name}: did not take {what}: {found.status} {said}".strip(),
+        return environment_error(
+            f"{self._registry}/{self._name}: {problem}: {found.status} {said}".strip(),
             hint=registry_login.hint(self._registry) if refused else None,
         )

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from kit.bundles import active, licences
-from kit.console import size
+from kit.console import size, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,13 +43,15 @@ def facts(index: Index, made: Plan, signer: str | None) -> Facts:
     for known in made.known:
         content = known.content
         for entry, length in zip(content.entries, known.sizes, strict=True):
-            name = f"{content.label}: {entry.title}"
+            name = visible(f"{content.label}: {entry.title}")
             if (kind := active.classify(content, entry)) is not None:
                 found.setdefault(kind, []).append(name)
             if length > _LARGE:
                 large.append(name)
         licence = licences.of(content) or "not stated"
-        rows.append((content.label, content.why, size(sum(known.sizes)), licence))
+        # What a package says of its licence may hold anything, a line that looks like ours too.
+        label, why, licence = map(visible, (content.label, content.why, licence))
+        rows.append((label, why, size(sum(known.sizes)), licence))
     return Facts(
         index=index,
         signer=signer,

@@ -29,11 +29,14 @@ def _checked(options: argparse.Namespace, place: Project) -> Report:
 
 def verify(place: Project, options: argparse.Namespace) -> int:
     """What is wrong with a bundle, if anything."""
+    private = _private(options)
     report = _checked(options, place)
-    if options.receipt:
+    if options.receipt and report.bundle is None:
+        note("note: no receipt: without an index that may be read nobody knows what it would be of")
+    elif options.receipt:
         from kit.bundles import receipt
 
-        receipt.write(Path(options.receipt), receipt.of(report), _private(options))
+        receipt.write(Path(options.receipt), receipt.of(report), private)
     if options.json:
         envelope("bundle", ok=report.ok, **_outcome(report))
     else:
@@ -47,6 +50,7 @@ def load(place: Project, options: argparse.Namespace) -> int:
     from kit.bundles import load as loads
 
     keys = sign.pinned(place, [Path(key) for key in options.key])
+    private = _private(options)
     watch = Stopwatch()
     loaded = loads.load(
         place,
@@ -60,7 +64,7 @@ def load(place: Project, options: argparse.Namespace) -> int:
     if options.receipt:
         from kit.bundles import receipt
 
-        receipt.write(Path(options.receipt), receipt.of_load(loaded), _private(options))
+        receipt.write(Path(options.receipt), receipt.of_load(loaded), private)
     for said in loaded.notes:
         note(f"note: {said}")
     if loaded.signer is None:
@@ -170,7 +174,11 @@ def export(place: Project, options: argparse.Namespace) -> int:
 
 
 def _private(options: argparse.Namespace) -> Path | None:
-    return Path(options.sign_with) if options.sign_with else None
+    """The key for a receipt; tried before the work, at whose end it would be too late."""
+    if not options.sign_with:
+        return None
+    sign.require_able(Path(options.sign_with))
+    return Path(options.sign_with)
 
 
 def _described(index: Index) -> dict[str, Any]:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit import project
-from kit.bundles import receipt
-from kit.console import envelope, result, visible
-from kit.errors import ExitCode, usage_error
+from kit.bundles import receipt, sign, verifier
+from kit.console import envelope, result
+from kit.errors import ExitCode, KitError, usage_error
 from kit.manifests import diff, record, verify
 
 if TYPE_CHECKING:
     import argparse
+
+    from kit.bundles.verifier import Index
 
 _COUNTS = {"show": 1, "verify": 1, "diff": 2, "sbom": 1, "provenance": 1}
 
@@ -26,6 +28,13 @@ def run(options: argparse.Namespace) -> int:
         raise usage_error(
             f"kit manifest {options.action}: expected {expected} manifest, found {len(paths)}",
             hint="kit manifest --help",
+        )
+    if options.action == "verify" and receipt.is_receipt(paths[0]):
+        return _receipt(paths[0], options)
+    if options.key or options.bundle:
+        raise usage_error(
+            f"--key and --bundle are for a receipt: {paths[0]} is none, or not to be verified",
+            hint="kit manifest verify RECEIPT --key SITE.pub --bundle BUNDLE",
         )
     if options.action == "show":
         manifest = record.read(record.locate(paths[0]))
@@ -41,8 +50,6 @@ def run(options: argparse.Namespace) -> int:
         else:
             result(json.dumps(document, indent=2, ensure_ascii=False))
         return ExitCode.OK
-    if options.action == "verify" and receipt.is_receipt(paths[0]):
-        return _receipt(paths[0], options)
     if options.action == "verify":
         answer: verify.Verification | diff.Diff = verify.verify(project.find(), paths[0])
     else:
@@ -57,14 +64,24 @@ def run(options: argparse.Namespace) -> int:
 
 def _receipt(path: Path, options: argparse.Namespace) -> int:
     """What a site sent back: good if it is whole and says that its bundle was verified."""
-    found = receipt.verify(path, [])
+    keys = sign.pinned(project.find(), [Path(key) for key in options.key]) if options.key else []
+    index = _index(Path(options.bundle)) if options.bundle else None
+    found = receipt.verify(path, keys, index)
     ok = bool(found["verified"])
     if options.json:
         envelope("manifest", ok=ok, receipt=found)
     else:
-        for line in receipt.text(path, found).splitlines():
-            result(visible(line))
+        result(receipt.text(path, found))
     return ExitCode.OK if ok else ExitCode.CONTENT
+
+
+def _index(path: Path) -> Index:
+    """The index of a bundle, given itself or the bundle's folder."""
+    path = path / verifier.INDEX if path.is_dir() else path
+    try:
+        return verifier.parse(verifier.content(path, verifier.INDEX_LIMIT), str(path))
+    except verifier.Refused as error:
+        raise KitError(f"--bundle: {error}", exit_code=ExitCode(error.code)) from error
 
 
 def _document(action: str, subject: str) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit import images, project
 from kit.console import envelope, note, result
 from kit.errors import ExitCode, content_error, usage_error
-from kit.files import write_bytes
+from kit.files import disk_errors, make_folder, write_bytes
 from kit.images.engine import Gpus
 from kit.manifests import record
 from kit.reproduce import again, ladder, page, text
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Reproduce, report; exit 4 below the level asked for, or without one if any has failed."""
+    if options.sign_with and not options.receipt:
+        raise usage_error("--sign-with signs a receipt", hint="--receipt FILE --sign-with KEY")
     required = ladder.parse(options.require) if options.require else None
     tolerance = _tolerance(options.tolerance)
     path = record.locate(Path(options.manifest))
@@ -26,6 +29,9 @@ def run(options: argparse.Namespace) -> int:
     config = Path(options.config) if options.config else None
     example = again.example_of(manifest, config, options.model, options.dataset)
     receipt = _receipt(Path(options.receipt), options.sign_with) if options.receipt else {}
+    for option in ("report", "receipt"):
+        if given := getattr(options, option):
+            _require_writable(Path(given), f"--{option}")
     place = project.find()
     image = again.image_of(place, manifest)
     engine = images.select(place.home)
@@ -76,24 +82,40 @@ def _receipt(path: Path, key: str | None) -> dict[str, Any]:
     """The receipt that the result is added to, read before the work begins.
 
     Raises:
-        KitError: it is signed, and what is written would not be (exit 2); it is none (exit 4).
+        KitError: it is signed, and what is written would not be (exit 2); the key cannot sign (exit
+            2 or 3); it is no receipt (exit 4).
     """
-    from kit.bundles import receipt
+    from kit.bundles import receipt, sign
 
-    content = receipt.verify(path, ())
-    if content.pop("signer") is not None and key is None:
+    content, signer = receipt.reopen(path)
+    if signer is not None and key is None:
         raise usage_error(
             f"{path}: it is signed; with another result in it, it has to be signed again",
             hint="kit reproduce MANIFEST --receipt FILE --sign-with KEY",
         )
+    if key is not None:
+        sign.require_able(Path(key))
     return content
+
+
+def _require_writable(path: Path, option: str) -> None:
+    """Refuse what no file can be written to (exit 2 or 3)."""
+    if path.is_dir():
+        raise usage_error(f"{option} {path}: a folder; expected the name of a file")
+    with disk_errors(path):
+        make_folder(path.parent)
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def _add(path: Path, content: dict[str, Any], found: again.Reproduction, key: str | None) -> None:
     """Put the result into a receipt, in place of an earlier one of the same manifest."""
     from kit.bundles import receipt
 
-    kept = [row for row in content["results"] if row["manifest"] != found.result["manifest"]]
+    manifest = found.result["manifest"]
+    assert manifest is not None
+    if receipt.is_carried(content, manifest) is False:
+        note(f"note: {found.path} did not come with bundle {content['bundle']['name']}")
+    kept = [row for row in content["results"] if row["manifest"] != manifest]
     receipt.write(path, {**content, "results": [*kept, found.result]}, Path(key) if key else None)
     note(f"receipt: {path}")
 

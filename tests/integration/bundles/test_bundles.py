@@ -154,6 +154,21 @@ def test_an_oras_client_pulls_what_was_pushed(place, data, tmp_path, registry):
     assert making.tree(tmp_path / "pulled") == making.tree(data)
 
 
+def test_contents_that_are_almost_called_the_same_stay_apart(place, tmp_path, registry):
+    """As a registry and a client of OCI take their names."""
+    client = pytest.importorskip("oras.client", reason="the package oras is not installed")
+    names = ("a.b.txt", "a_b.txt", "a__b.txt", "a-b.txt", "A.B.txt", "a b.txt", "é")
+    for name in names:
+        (tmp_path / name).write_text(name)
+    making.make(place, tmp_path / "out", *(tmp_path / name for name in names))
+    rows = push.push(tmp_path / "out", making.index_of(tmp_path / "out"), f"{registry.host}/kit")
+    assert len({row["reference"] for row in rows}) == len(names)
+    found = client.OrasClient(hostname=registry.host, insecure=True)
+    for row in rows:
+        found.pull(target=row["reference"], outdir=str(tmp_path / "pulled"))
+        assert (tmp_path / "pulled" / row["name"]).read_text() == row["name"]
+
+
 def test_a_delta_goes_where_its_base_is(place, data, tmp_path, registry):
     making.make(place, tmp_path / "one", data)
     base = making.index_of(tmp_path / "one")
@@ -349,7 +364,10 @@ def test_a_site_with_nothing_but_python_sets_itself_up(fetched, tmp_path, data, 
     assert (loaded["identity"], loaded["pinned"]) == (made["identity"], True)
     places = {row["name"]: row["path"] for row in loaded["contents"]}
     assert making.tree(Path(places["data"])) == making.tree(data)
-    done = kit("manifest", "verify", str(receipt), "--json")
+    words = ["manifest", "verify", str(receipt), "--bundle", str(out), "--json"]
+    done = kit(*words, "--key", f"{sender}.pub")
+    assert done.returncode == 4, done.stdout
+    done = kit(*words, "--key", f"{site}.pub")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)["receipt"]
     assert told["bundle"]["identity"] == made["identity"]

@@ -66,6 +66,17 @@ def test_what_is_not_verified_ends_with_4(words, tmp_path, capsys):
     assert "part-0001" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("action", ["verify", "load"])
+def test_a_key_for_the_receipt_is_tried_first(action, words, place, tmp_path, capsys):
+    assert bundle(*words) == 0
+    receipt = tmp_path / "receipt.json"
+    more = ["--receipt", receipt, "--sign-with", tmp_path / "typo"]
+    assert bundle(action, tmp_path / "out", *more) == 2
+    assert "typo: no key to sign with" in capsys.readouterr().err
+    assert not receipt.exists()
+    assert not place.contents.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
