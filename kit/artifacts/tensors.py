@@ -93,7 +93,7 @@ def read(stream: BinaryIO, start: int, end: int) -> Mapping[str, Any]:
         raise content_error(f"a safetensors header of {length} bytes is too large")
     entries = bounded.loads(stream.read(length), "safetensors header")
     entries.pop("__metadata__", None)
-    payload, found = sum(_size(name, entry) for name, entry in entries.items()), room - length
+    payload, found = _end(entries), room - length
     if payload > found:
         raise content_error(f"truncated: the header names {payload} bytes of tensors, {found} left")
     if payload < found:
@@ -101,7 +101,23 @@ def read(stream: BinaryIO, start: int, end: int) -> Mapping[str, Any]:
     return entries
 
 
-def _size(name: str, entry: Any) -> int:
+def _end(entries: Mapping[str, Any]) -> int:
+    """Where the last tensor ends; each has to begin where the one before it ends."""
+    for name, entry in entries.items():
+        _check(name, entry)
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = entry["data_offsets"]
+        if start != end:
+            what = "a gap before it" if start > end else "it overlaps another tensor"
+            raise content_error(
+                f"safetensors header: {name[:80]!r} begins at byte {start}, expected {end}: {what}"
+            )
+        end = stop
+    return end
+
+
+def _check(name: str, entry: Any) -> None:
     place, shape = bounded.at(entry, "data_offsets"), bounded.at(entry, "shape")
     if not (_is_counts(place) and len(place) == 2 and place[0] <= place[1] and _is_counts(shape)):
         raise content_error(f"safetensors header: {name[:80]!r}: no shape or place of that tensor")
@@ -109,7 +125,6 @@ def _size(name: str, entry: Any) -> int:
     bits = _BITS.get(bounded.text(entry, "dtype") or "")
     if bits is not None and math.prod(shape) * bits != size * 8:
         raise content_error(f"safetensors header: {name[:80]!r}: {size} bytes are not its shape's")
-    return size
 
 
 def _is_counts(found: Any) -> bool:

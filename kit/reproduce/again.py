@@ -164,7 +164,11 @@ def reproduce(
             manifest.release,
             runs,
             chosen,
-            Choices(only=names, allow_pickle=allow_pickle),
+            Choices(
+                only=names,
+                allow_pickle=allow_pickle,
+                triton_stack=manifest.server.stack if manifest.server else None,
+            ),
         )
     except KitError as error:
         if error.exit_code is not ExitCode.CONTENT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kit.examples.evaluation import ENGINE
 from kit.reproduce import logits
 from kit.reproduce.ladder import LEVELS, Difference, Measured, Rung
 from kit.reproduce.side import digest
@@ -26,20 +27,20 @@ def same_tokens(first: Side, second: Side, *, is_promised: bool) -> Rung:
     level = LEVELS[6]
     one, other = first.manifest.outputs, second.manifest.outputs
     files = list(_files(first, second))
-    if not one and not other:
+    servers = [side.manifest.server for side in (first, second)]
+    if not (one or other or any(server and server.answers for server in servers)):
         return _without_tokens(first, files)
     differences = [*_outputs(one, other), *_served(first.manifest, second.manifest), *files]
     count = sum(len(output.token_ids) for output in other)
-    evidence: tuple[str, ...] = (f"{len(other)} prompts, {count} new tokens",)
-    if second.manifest.server is not None:
-        server = second.manifest.server
+    evidence: tuple[str, ...] = (f"{len(other)} prompts, {count} new tokens",) if other else ()
+    if (server := servers[1]) is not None:
         evidence += (f"{len(server.answers)} answers of {server.name} {server.version}",)
     if not any(item.counts for item in differences):
         reason = "the engine says the same"
         return Rung(level, "passed", reason, evidence, tuple(differences))
     if is_promised:
         return Rung(level, "failed", "the engine says something else", evidence, tuple(differences))
-    reason = "the engine says something else, as one built for another GPU may"
+    reason = "the engine says something else, as it may unless the platform is known to be the same"
     return Rung(level, "differs", reason, evidence, tuple(differences))
 
 
@@ -70,56 +71,77 @@ def within_bounds(first: Side, second: Side, tokens: Rung, tolerance: float | No
     }
     evidence = tuple(line for found in subjects.values() for line in found.evidence)
     gaps = tuple(line for found in subjects.values() for line in found.gaps)
+    told = tuple(line for found in subjects.values() for line in found.told)
     differences = tuple(item for found in subjects.values() for item in found.differences)
+    good = " and ".join(name for name, found in subjects.items() if found.evidence)
     if differences:
         bad = " and ".join(name for name, found in subjects.items() if found.differences)
         reason = f"{bad} out of bounds"
-        return Rung(level, "failed", reason, (*evidence, *gaps), differences)
-    good = [name for name, found in subjects.items() if found.evidence]
-    if good:
-        reason = f"rests on {' and '.join(good)}, which are within their bounds"
-        return Rung(level, "passed", reason, (*evidence, *gaps))
+        return Rung(level, "failed", reason, (*evidence, *gaps, *told), differences)
     if gaps:
-        return Rung(level, "unchecked", "; ".join(gaps))
+        rest = (f"what else there is of {good} is within its bounds",) if good else ()
+        return Rung(level, "unchecked", "; ".join((*gaps, *rest)), (*evidence, *told))
+    if good:
+        reason = f"rests on {good}, which are within their bounds"
+        return Rung(level, "passed", reason, (*evidence, *told))
     if tokens.state == "passed":
         reason = (
             "rests on the tokens, which are the same (L6); the record has neither logits nor a "
-            "score to measure besides"
+            "score of the engine to measure besides"
         )
-        return Rung(level, "passed", reason)
+        return Rung(level, "passed", reason, told)
     reason = (
-        "the record has neither scores nor logits to hold anything against; an example with "
-        "`evaluate` records ROUGE and perplexity, one with `gather_logits` its logits"
+        "the record has neither scores of the engine nor logits to hold anything against; an "
+        "example with `evaluate` records ROUGE and perplexity, one with `gather_logits` its logits"
     )
-    return Rung(level, "unchecked", reason)
+    return Rung(level, "unchecked", reason, told)
 
 
 def _against_bounds(first: Manifest, second: Manifest) -> Measured:
-    """Scores against those of the record and the bounds that it has."""
+    """Scores against those of the record and the bounds that it has.
+
+    Only the engine's carry anything; those of the model's own implementation can but be wrong.
+    """
     recorded, found = _scores(first), _scores(second)
-    differences, evidence, gaps = [], [], []
+    evidence: list[str] = []
+    gaps: list[str] = []
+    differences: list[Difference] = []
+    told: list[str] = []
     for key, one in recorded.items():
         other = found.get(key)
         if other is None:
             differences.append(Difference(key, f"{one.value:g}", None))
             continue
-        distance = abs(other.value - one.value)
-        bound = ROUGE_POINTS if one.metric.startswith("rouge") else None
-        bounds = [f"{one.least:g} or more"] if one.least is not None else []
-        bounds += [f"{one.most:g} or less"] if one.most is not None else []
-        bounds += [f"{bound:g} from the recorded one"] if bound is not None else []
-        is_good = (one.least is None or other.value >= one.least) and (
-            one.most is None or other.value <= one.most
-        )
-        shown = f"{key}: {one.value:g} → {other.value:g}, expected {' and '.join(bounds)}"
-        if not is_good or (bound is not None and distance > bound):
-            note = f"expected {' and '.join(bounds)}"
-            differences.append(Difference(key, f"{one.value:g}", f"{other.value:g}", note))
-        elif bounds or distance == 0:
-            evidence.append(shown if bounds else f"{key}: {other.value:g}, the same")
+        held = _held(key, one, other)
+        differences += held.differences
+        if one.subject.startswith(ENGINE):
+            evidence += held.evidence
+            gaps += held.gaps
         else:
-            gaps.append(f"{key}: {one.value:g} → {other.value:g}, without a bound in the record")
-    return Measured(tuple(evidence), tuple(gaps), tuple(differences))
+            told += [f"{line}; not the engine's" for line in (*held.evidence, *held.gaps)]
+    return Measured(tuple(evidence), tuple(gaps), tuple(differences), tuple(told))
+
+
+def _held(key: str, one: Evaluation, other: Evaluation) -> Measured:
+    """One score of both."""
+    distance = abs(other.value - one.value)
+    bound = ROUGE_POINTS if one.metric.startswith("rouge") else None
+    bounds = [f"{one.least:g} or more"] if one.least is not None else []
+    bounds += [f"{one.most:g} or less"] if one.most is not None else []
+    bounds += [f"{bound:g} from the recorded one"] if bound is not None else []
+    expected = f"expected {' and '.join(bounds)}"
+    is_good = (one.least is None or other.value >= one.least) and (
+        one.most is None or other.value <= one.most
+    )
+    shown = f"{key}: {one.value:g} → {other.value:g}"
+    if not is_good or (bound is not None and distance > bound):
+        difference = Difference(key, f"{one.value:g}", f"{other.value:g}", expected)
+        return Measured((), (), (difference,))
+    if bounds:
+        return Measured((f"{shown}, {expected}",), (), ())
+    if distance == 0:
+        return Measured((f"{key}: {other.value:g}, the same",), (), ())
+    return Measured((), (f"{shown}, without a bound in the record",), ())
 
 
 def _scores(manifest: Manifest) -> dict[str, Evaluation]:

@@ -28,6 +28,8 @@ _PARTS = (
     "dataset",
     "commands",
 )
+_SERVER = ("stack", "image", "version")
+"""Of a server, what it is; what it says is no input."""
 _SHOWN = 5
 
 
@@ -84,12 +86,19 @@ def received(recorded: Side, site: Site) -> Rung:
 
 
 def same(recorded: Side, again: Manifest, site: Site) -> Rung:
-    """L1: lock, image, model, data, recipe and commands."""
+    """L1: lock, images, model, data, recipe and commands."""
     first = recorded.manifest
     differences = [
         Difference(item.name, _text(item.first), _text(item.second))
         for item in diff.diff(first, again).differences
-        if item.part in _PARTS
+        if item.part in _PARTS or (item.part == "server" and item.key in _SERVER)
+    ]
+    given, others = _given(first), _given(again)
+    differences += [
+        Difference(f"file given to {step}: {path}", given.get(key), others.get(key))
+        for key in {**given, **others}
+        if given.get(key) != others.get(key)
+        for step, path in [key]
     ]
     if site.lock is not None and first.lock != site.lock and again.lock == first.lock:
         differences.append(Difference(f"lock of {first.stack} on this host", first.lock, site.lock))
@@ -101,10 +110,20 @@ def same(recorded: Side, again: Manifest, site: Site) -> Rung:
         f"{len(again.model.files)} files of model {again.model.name}, {len(data)} of data",
         f"{len(again.versions.distributions)} Python packages in the image",
         f"{len(again.commands)} commands",
+        *([f"server {again.server.image.manifest_digest}"] if again.server else []),
     )
     if differences:
         return Rung(LEVELS[1], "failed", "the inputs differ", evidence, tuple(differences))
     return Rung(LEVELS[1], "passed", "all inputs are equal", evidence)
+
+
+def _given(manifest: Manifest) -> dict[tuple[str, str], str]:
+    """What the kit wrote for each step before it: step and path → digest."""
+    return {
+        (command.name, file.path): f"sha256:{file.sha256}"
+        for command in manifest.commands
+        for file in command.given
+    }
 
 
 def _digest(layout: Layout, digest: Digest) -> str:

@@ -79,11 +79,15 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What measuring gave: what is within its bounds, what nobody can say, what is out of them."""
+    """What measuring gave: what is within its bounds, what nobody can say, what is out of them.
+
+    `told` is what speaks neither for nor against.
+    """
 
     evidence: tuple[str, ...]
     gaps: tuple[str, ...]
     differences: tuple[Difference, ...]
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,80 +13,31 @@ which has the bits of float16.
 
 from __future__ import annotations
 
-import ast
 import math
-import os
-import struct
-import sys
-from array import array
 from dataclasses import dataclass
 from operator import mul, sub
 from typing import TYPE_CHECKING
 
 from kit.artifacts import bounded
 from kit.errors import KitError, content_error
+from kit.reproduce.arrays import read
 from kit.reproduce.ladder import Difference, Measured
 from kit.reproduce.side import digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
     from typing import BinaryIO
 
     from kit.manifests.record import Output
+    from kit.reproduce.arrays import Logits
     from kit.reproduce.side import Side
 
 BOUNDS = {"float32": 1e-2, "float16": 1e-2, "bfloat16": 8e-2}
 """Type that an engine computes in → share of the largest logit that a logit may be off."""
 CONTEXT, GENERATION = "output/logits_context.npy", "output/logits_generation.npy"
 """What `run.py --output_logits_npy output/logits.npy` writes, from 0.8.0 on."""
-_MAGIC = b"\x93NUMPY"
-_HEADER_LIMIT = 4096
-_WIDTHS = {"<f2": 2, "<f4": 4, "<f8": 8}
 _NUMBERS_LIMIT = 8_000_000
-"""Of rows that differ; of larger files, rows at equal distances are compared."""
-
-
-@dataclass(frozen=True, slots=True)
-class Logits:
-    """A file of rows of numbers: its shape without the last, the length of a row, where it begins.
-
-    Attributes:
-        file: where it is.
-        shape: of the whole array.
-        dtype: of a number, as NumPy spells it.
-        start: offset of the first number.
-    """
-
-    file: Path
-    shape: tuple[int, ...]
-    dtype: str
-    start: int
-
-    @property
-    def width(self) -> int:
-        """Numbers of a row."""
-        return self.shape[-1]
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row."""
-        return self.width * _WIDTHS[self.dtype]
-
-    def row(self, stream: BinaryIO, number: int) -> bytes:
-        """One row as it stands in the file."""
-        stream.seek(self.start + number * self.row_bytes)
-        return stream.read(self.row_bytes)
-
-    def numbers(self, raw: bytes) -> Sequence[float]:
-        """The numbers of a row."""
-        if self.dtype == "<f2":
-            return struct.unpack(f"<{self.width}e", raw)
-        found: array[float] = array("f" if self.dtype == "<f4" else "d")
-        found.frombytes(raw)
-        if sys.byteorder == "big":
-            found.byteswap()
-        return found
+"""That are measured: of more in rows that differ, rows at equal distances are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,30 +57,64 @@ class Worst:
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """What comparing all rows by their bytes gives.
+
+    Attributes:
+        equal: how many are the same and finite, those of zeros left out.
+        differing: numbers of those that differ and are finite.
+        odd: numbers of those that differ and hold something that is not finite.
+        odd_equal: how many are the same and hold something that is not finite.
+        scale: the largest recorded logit that is finite, without its sign.
+    """
+
+    equal: int
+    differing: tuple[int, ...]
+    odd: tuple[int, ...]
+    odd_equal: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
 class Distance:
     """How far the logits of one file are from the recorded ones.
 
     Attributes:
         path: of the file.
-        rows: that were compared.
+        seen: what the bytes of its rows say.
         of: rows that can be compared.
+        measured: of the finite rows that differ, how many were measured.
         worst: where the distance is largest; None where nothing differs.
         mean: of all distances.
-        scale: the largest recorded logit, without its sign.
         divergence: the largest of the rows' Kullback-Leibler divergences of the softmax, in nats.
-        agreeing: rows with the same likeliest token.
-        bound: the share of `scale` that a logit may be off.
+        agreeing: finite rows, equal or measured, with the same likeliest token.
+        bound: the share of the largest logit that a logit may be off.
     """
 
     path: str
-    rows: int
+    seen: Rows
     of: int
+    measured: int
     worst: Worst | None
     mean: float
-    scale: float
     divergence: float
     agreeing: int
     bound: float
+
+    @property
+    def rows(self) -> int:
+        """How many can say something: those whose numbers are finite in both."""
+        return self.seen.equal + len(self.seen.differing)
+
+    @property
+    def unusable(self) -> int:
+        """Rows that say nothing, as they hold what is not finite."""
+        return self.seen.odd_equal + len(self.seen.odd)
+
+    @property
+    def scale(self) -> float:
+        """The largest recorded logit, without its sign."""
+        return self.seen.scale
 
     @property
     def largest(self) -> float:
@@ -138,16 +123,18 @@ class Distance:
 
     @property
     def is_good(self) -> bool:
-        """Whether all that was compared is within the bound."""
+        """Whether all that was measured is within the bound."""
         return self.largest <= self.bound * self.scale
 
     def __str__(self) -> str:
+        differing = len(self.seen.differing)
         return (
-            f"{self.path}: {self.rows} of {self.of} rows compared: off by {self.largest:.3g} at "
-            f"most, {self.mean:.3g} in the mean; bound {self.bound * self.scale:.3g}, "
-            f"{self.bound:g} of the largest logit {self.scale:.4g}; KL divergence "
-            f"{self.divergence:.3g} at most; the same likeliest token in {self.agreeing} of "
-            f"{self.rows} rows"
+            f"{self.path}: {self.rows} of {self.of} rows compared, {self.seen.equal} have the same "
+            f"bytes, {self.measured} of {differing} others were measured: off by "
+            f"{self.largest:.3g} at most, {self.mean:.3g} in the mean; bound "
+            f"{self.bound * self.scale:.3g}, {self.bound:g} of the largest logit {self.scale:.4g}; "
+            f"KL divergence {self.divergence:.3g} at most; the same likeliest token in "
+            f"{self.agreeing} of {self.seen.equal + self.measured} rows"
         )
 
     def difference(self, worst: Worst) -> Difference:
@@ -164,42 +151,57 @@ def compare(first: Side, second: Side, tolerance: float | None) -> Measured:
         second: the new run.
         tolerance: share of the largest logit, instead of that of the engine's type.
     """
-    one, other = first.select("output"), second.select("output")
+    recorded, again = first.select("output"), second.select("output")
     evidence: list[str] = []
     gaps: list[str] = []
     differences: list[Difference] = []
     for path in (CONTEXT, GENERATION):
-        if path not in one:
+        if path not in recorded:
             continue
-        if path not in other:
-            differences.append(Difference(path, digest(one[path]), None))
-        elif path in first.whole and path in second.whole:
-            try:
-                found = _measured(path, first, second, tolerance)
-            except KitError as error:
-                differences.append(Difference(path, None, None, str(error)))
-                continue
-            if found.worst is not None and not found.is_good:
-                differences.append(found.difference(found.worst))
-            elif found.rows:
-                evidence.append(str(found))
-            else:
-                gaps.append(f"{path}: no row of it answers to the same tokens in both runs")
-        elif one[path].sha256 == other[path].sha256:
-            evidence.append(f"{path}: the same by its digest")
-        else:
-            gaps.append(f"{path} is not here to be looked into")
+        one, other = digest(recorded[path]), digest(again.get(path))
+        try:
+            found = _file(path, first, second, tolerance, is_same=one == other)
+        except KitError as error:
+            differences.append(Difference(path, one, other, str(error)))
+            continue
+        evidence += found.evidence
+        gaps += found.gaps
+        differences += found.differences
     return Measured(tuple(evidence), tuple(gaps), tuple(differences))
 
 
-def _measured(path: str, first: Side, second: Side, tolerance: float | None) -> Distance:
-    one, other = read(first.whole[path]), read(second.whole[path])
+def _file(
+    path: str, first: Side, second: Side, tolerance: float | None, *, is_same: bool
+) -> Measured:
+    """What one file says; of two with `is_same` digest, one that is here tells of both."""
+    files = [side.whole.get(path) for side in (first, second)]
+    if path not in second.select("output"):
+        raise content_error("the new run did not write it")
+    told = f"{path}: the same by its digest" if is_same and None in files else None
+    if is_same:
+        files = [files[0] or files[1]] * 2
+    if files[0] is None or files[1] is None:
+        return Measured((), (f"{path} is not here to be looked into",), ())
+    one, other = read(files[0]), read(files[1])
     if one.shape != other.shape:
-        raise content_error(f"shape {one.shape} → {other.shape}")
+        return Measured((), (), (Difference(f"{path}: shape", str(one.shape), str(other.shape)),))
     outputs = (first.manifest.outputs, second.manifest.outputs)
     chosen = rows(one, *(outputs if path == GENERATION else (None, None)))
     bound = BOUNDS[dtype_of(first, second)] if tolerance is None else tolerance
-    return measured(path, one, other, chosen, bound)
+    return _said(measured(path, one, other, chosen, bound), told)
+
+
+def _said(found: Distance, told: str | None) -> Measured:
+    """What was measured: evidence, for which `told` may stand, gaps, and what is out of bounds."""
+    gaps: list[str] = []
+    if found.unusable:
+        what = "rows hold values that are not finite, which say nothing"
+        gaps.append(f"{found.path}: {found.unusable} {what}")
+    if found.worst is not None and not found.is_good:
+        return Measured((), tuple(gaps), (found.difference(found.worst),))
+    if not found.rows and not gaps:
+        gaps.append(f"{found.path}: no row of it answers to the same tokens in both runs")
+    return Measured((told or str(found),) if found.rows else (), tuple(gaps), ())
 
 
 def dtype_of(*sides: Side) -> str:
@@ -213,37 +215,6 @@ def dtype_of(*sides: Side) -> str:
                 if told in BOUNDS:
                     return told
     return "float16"
-
-
-def read(path: Path) -> Logits:
-    """The header of a NumPy file of two axes or more.
-
-    Raises:
-        KitError: no such file: another type, another order, another length (exit 4).
-    """
-    with bounded.opened(path) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        head = stream.read(12)
-        wide = head[6:7] != b"\x01"
-        length = int.from_bytes(head[8:12] if wide else head[8:10], "little")
-        start = (12 if wide else 10) + length
-        if head[:6] != _MAGIC or length > _HEADER_LIMIT:
-            raise content_error(f"{path}: expected a NumPy file")
-        stream.seek(start - length)
-        text = stream.read(length)
-    try:
-        header = ast.literal_eval(text.decode("latin-1").strip())
-        dtype, shape = header["descr"], header["shape"]
-        is_plain = header["fortran_order"] is False and set(header) == _KEYS and dtype in _WIDTHS
-        is_plain = is_plain and len(shape) > 1 and all(type(n) is int and n > 0 for n in shape)
-    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError) as error:
-        raise content_error(f"{path}: the header of a NumPy file is damaged: {error}") from error
-    if not is_plain or start + math.prod(shape) * _WIDTHS[dtype] != size:
-        raise content_error(f"{path}: expected rows of floating point numbers, found {header}")
-    return Logits(path, tuple(shape), dtype, start)
-
-
-_KEYS = {"descr", "fortran_order", "shape"}
 
 
 def rows(
@@ -273,47 +244,85 @@ def rows(
 def measured(
     path: str, first: Logits, second: Logits, chosen: Sequence[int], bound: float
 ) -> Distance:
-    """Hold chosen rows of two files against each other, in flat memory."""
-    worst: Worst | None = None
-    total = scale = divergence = 0.0
-    compared = agreeing = 0
-    stride = max(1, -(-len(chosen) * first.width // _NUMBERS_LIMIT))
-    wanted = chosen[::stride]
+    """Hold chosen rows of two files against each other, in flat memory.
+
+    All are compared by their bytes; of those that differ as many are measured as
+    `_NUMBERS_LIMIT` allows, the ones that hold what is not finite before others.
+    """
     with bounded.opened(first.file) as left, bounded.opened(second.file) as right:
-        for number in wanted:
-            raw, other_raw = first.row(left, number), second.row(right, number)
-            one, other = first.numbers(raw), second.numbers(other_raw)
-            top = max(map(abs, one))
-            if top == 0 and raw == other_raw:
-                continue  # after the end of an answer
-            compared += 1
-            scale = max(scale, top) if math.isfinite(top) else scale
-            if raw == other_raw:
-                agreeing += 1
-                continue
-            found, sum_, row_divergence, same_top = _row(number, one, other)
-            total += sum_
-            divergence = max(divergence, row_divergence)
-            agreeing += same_top
+        seen = _by_bytes(first, second, chosen, (left, right))
+        room = max(1, _NUMBERS_LIMIT // first.width)
+        stride = max(1, -(-len(seen.differing) // room))
+        wanted, odd = seen.differing[::stride], frozenset(seen.odd)
+        worst: Worst | None = None
+        total = divergence = 0.0
+        agreeing = seen.equal
+        for number in (*seen.odd[:room], *wanted):
+            one = first.numbers(first.row(left, number))
+            other = second.numbers(second.row(right, number))
+            found, sum_ = _worst(number, one, other)
             if worst is None or found.distance > worst.distance:
                 worst = found
-    mean = total / (compared * first.width) if compared else 0.0
-    return Distance(path, compared, len(chosen), worst, mean, scale, divergence, agreeing, bound)
+            if number in odd:
+                continue
+            total += sum_
+            apart, same_top = _softmax(one, other)
+            divergence = max(divergence, apart)
+            agreeing += same_top
+    # Rows that were not measured are taken to be off as the others are.
+    share = len(seen.differing) / len(wanted) if wanted else 1.0
+    count = seen.equal + len(seen.differing)
+    mean = total * share / (count * first.width) if count else 0.0
+    return Distance(path, seen, len(chosen), len(wanted), worst, mean, divergence, agreeing, bound)
 
 
-def _row(
-    number: int, one: Sequence[float], other: Sequence[float]
-) -> tuple[Worst, float, float, bool]:
-    """The worst place, the sum of distances, the KL divergence, whether the first token is one."""
-    gaps = [0.0 if a == b else abs(a - b) for a, b in zip(one, other, strict=True)]
-    odd = next((at for at, gap in enumerate(gaps) if not math.isfinite(gap)), None)
-    if odd is not None:
-        return Worst(number, odd, one[odd], other[odd]), math.inf, math.inf, False
-    at = max(range(len(gaps)), key=gaps.__getitem__)
+def _by_bytes(
+    first: Logits, second: Logits, chosen: Sequence[int], streams: tuple[BinaryIO, BinaryIO]
+) -> Rows:
+    """Tell rows that are the same from others, all of them."""
+    equal = odd_equal = 0
+    scale = 0.0
+    differing: list[int] = []
+    odd: list[int] = []
+    for number in chosen:
+        raw, other = first.row(streams[0], number), second.row(streams[1], number)
+        is_same = raw == other and first.dtype == second.dtype
+        if is_same and not any(raw):
+            continue  # after the end of an answer
+        is_finite = first.is_finite(raw)
+        values = first.numbers(raw)
+        if not is_finite:
+            values = [value for value in values if math.isfinite(value)] or [0.0]
+        scale = max((scale, max(values), -min(values)))
+        is_finite = is_finite and (is_same or second.is_finite(other))
+        if is_same:
+            equal += is_finite
+            odd_equal += not is_finite
+        else:
+            (differing if is_finite else odd).append(number)
+    return Rows(equal, tuple(differing), tuple(odd), odd_equal, scale)
+
+
+def _worst(number: int, one: Sequence[float], other: Sequence[float]) -> tuple[Worst, float]:
+    """The worst place of a row, and the sum of distances.
+
+    What is in both the same, or in both no number, is at no distance; it has made the row odd.
+    """
+    gaps = [
+        0.0 if a == b or (a != a and b != b) else abs(a - b)  # noqa: PLR0124 - of NaN alone
+        for a, b in zip(one, other, strict=True)
+    ]
+    at = next((at for at, gap in enumerate(gaps) if not math.isfinite(gap)), None)
+    if at is None:
+        at = max(range(len(gaps)), key=gaps.__getitem__)
+    return Worst(number, at, one[at], other[at]), sum(gaps)
+
+
+def _softmax(one: Sequence[float], other: Sequence[float]) -> tuple[float, bool]:
+    """The KL divergence of two rows of finite numbers, and whether the first token is one."""
     top, again = max(one), max(other)
     weights = [math.exp(value - top) for value in one]
     mass, other_mass = sum(weights), sum(math.exp(value - again) for value in other)
     shift = again + math.log(other_mass) - top - math.log(mass)
     apart = sum(map(mul, weights, map(sub, one, other))) / mass + shift
-    same_top = one.index(top) == other.index(again)
-    return Worst(number, at, one[at], other[at]), sum(gaps), max(0.0, apart), same_top
+    return max(0.0, apart), one.index(top) == other.index(again)

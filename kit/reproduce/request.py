@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kit.artifacts import bounded, plan
-from kit.errors import KitError
+from kit.errors import KitError, content_error
 from kit.reproduce.ladder import LEVELS, Difference, Rung
 from kit.reproduce.side import digest
 
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from kit.reproduce.side import Side
 
 LEVEL = LEVELS[3]
+_BELOW = r"(.*(?<!\\)\.)?"
+"""Whatever a key stands below; a dot of the key's own has a backslash before it."""
 _VARIES = (
-    (re.compile(r"(.*\.)?(input|output)_timing_cache"), "a path of the site"),
-    (re.compile(r"(.*\.)?auto_parallel_config\.cluster_key"), "the GPU that the build found"),
-    (re.compile(r"(.*\.)?auto_parallel_config\.cluster_info(\..*)?"), "measured at every build"),
-    (re.compile(r"(.*\.)?lora_config\.lora_dir(\..*)?"), "a path of the site"),
-    (re.compile(r"(.*\.)?mapping\.gpus_per_node"), "of the host, not of the engine"),
+    (re.compile(rf"{_BELOW}(input|output)_timing_cache"), "a path of the site"),
+    (re.compile(rf"{_BELOW}auto_parallel_config\.cluster_key"), "the GPU that the build found"),
+    (
+        re.compile(rf"{_BELOW}auto_parallel_config\.cluster_info(\..*)?"),
+        "measured at every build",
+    ),
+    (re.compile(rf"{_BELOW}lora_config\.lora_dir(\..*)?"), "a path of the site"),
+    (re.compile(rf"{_BELOW}mapping\.gpus_per_node"), "of the host, not of the engine"),
 )
 """Keys of config.json → why they differ between two builds of the same engine."""
 
@@ -86,24 +91,44 @@ def documents(path: str, first: Path, second: Path) -> Iterator[Difference]:
             yield Difference(f"{path}: {key}", one.get(key), other.get(key), why, counts=not why)
 
 
-def flat(document: Any, key: str = "") -> dict[str, str]:
-    """Every value by its dotted key, as JSON."""
-    if isinstance(document, dict) and document:
-        found: dict[str, str] = {}
-        for name, value in document.items():
-            found |= flat(value, f"{key}.{name}" if key else name)
-        return found
-    return {key: json.dumps(document, ensure_ascii=False)}
+def flat(document: dict[str, Any]) -> dict[str, str]:
+    """Every value by its dotted key, as JSON; a dot within a key has a backslash before it.
+
+    Raises:
+        KitError: nested too deep (exit 4).
+    """
+    try:
+        return dict(_flat(document, ()))
+    except RecursionError as error:
+        raise content_error("JSON nested too deep") from error
+
+
+def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and (value or not path):
+        for name, inner in value.items():
+            yield from _flat(inner, (*path, name.replace("\\", r"\\").replace(".", r"\.")))
+    else:
+        yield ".".join(path), json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _versions(
     first: Side, second: Side, paths: list[str], evidence: list[str]
 ) -> Iterator[Difference]:
-    """TensorRT's version in the header of every plan, the release in that of a rehearsal engine."""
+    """TensorRT's version in the header of every plan, the release in that of a rehearsal engine.
+
+    Headers only confirm what L1 says of the image: one that is not here is told, and no gap.
+    """
+    recorded, found = first.select("engine"), second.select("engine")
     for path in paths:
-        if path not in first.whole or path not in second.whole:
+        is_same = recorded[path].sha256 == found[path].sha256
+        places = [side.whole.get(path) for side in (first, second)]
+        if is_same:  # either of them tells of both
+            places = [places[0] or places[1]] * 2
+        if places[0] is None or places[1] is None:
+            if not is_same:
+                evidence.append(f"{path}: another file, whose header is not here to be looked into")
             continue
-        one, other = (plan.look(side.whole[path]) for side in (first, second))
+        one, other = plan.look(places[0]), plan.look(places[1])
         said, again = ([str(item.version) for item in head.observations] for head in (one, other))
         if one.backend != other.backend or said != again:
             yield Difference(

@@ -10,20 +10,18 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kit.artifacts import bounded, plan
 from kit.artifacts.plan import REHEARSAL, TENSORRT
 from kit.digest import CHUNK
-from kit.errors import KitError, content_error
-from kit.reproduce import request, tensors
-from kit.reproduce.ladder import LEVELS, Difference, Rung
+from kit.errors import KitError
+from kit.reproduce import layers, request, tensors
+from kit.reproduce.ladder import LEVELS, Difference, Measured, Rung
 from kit.reproduce.side import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
     from kit.artifacts.plan import Backend, PlanHeader
     from kit.reproduce.side import Side
     from kit.reproduce.tensors import Tensor
@@ -34,8 +32,6 @@ _ADDRESSES = re.compile(rb"nvrtc_prog_\d{1,20}_cu_|'\d{8,20}'\.\d")
 _LONGEST = 64
 _LENGTHS = {"plan.bytes", "plan.layer_bytes"}
 """Of the header: they follow from what is compared apart."""
-_MOST_LAYERS, _LONGEST_TEXT = 20, 300
-"""Layers that are told one by one, and characters of what is told of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,68 +71,82 @@ def backend(side: Side) -> Backend | None:
 
 
 def structure(first: Side, second: Side) -> Rung:
-    """L5: headers, sizes, and the tensors or layers of rehearsal engines."""
+    """L5: headers, sizes, the tensors or layers of engines, and files that one of them lacks."""
     level = LEVELS[5]
     one, other = first.select("engine"), second.select("engine")
-    both = [path for path in _ranks(first) if path in other]
-    if not both:
-        return Rung(level, "absent", "no engine file that both have")
-    evidence: list[str] = []
-    differences: list[Difference] = []
-    gaps: list[str] = []
-    for path in both:
-        if one[path].sha256 == other[path].sha256:
-            evidence.append(f"{path}: the same bytes")
-        elif path not in first.whole or path not in second.whole:
-            gaps.append(f"{path} is not here to be looked into")
-        else:
-            found = list(_inside(path, first.whole[path], second.whole[path]))
-            differences += found
-            head = plan.look(second.whole[path])
-            if not found and head.backend == TENSORRT:
-                gaps.append(f"{path}: header and size are equal, layers and tactics are not told")
-            elif not found and head.builder == TENSORRT:
-                evidence.append(f"{path}: the same header, the same layers with the same tactics")
-            elif not found:
-                evidence.append(f"{path}: the same header, the same tensors by name and shape")
-    if differences:
+    # What a configuration says is L3's.
+    paths = [
+        path
+        for path in sorted({*one, *other})
+        if not path.endswith(".json") or path not in one or path not in other
+    ]
+    if not paths:
+        return Rung(level, "absent", "no engine was built")
+    parts = [_part(path, first, second) for path in paths]
+    evidence = tuple(line for part in parts for line in part.evidence)
+    gaps = tuple(line for part in parts for line in part.gaps)
+    differences = tuple(item for part in parts for item in part.differences)
+    if any(item.counts for item in differences):
         reason = "the engines are built of other parts"
-        return Rung(level, "differs", reason, tuple(evidence), tuple(differences))
+        return Rung(level, "differs", reason, (*evidence, *gaps), differences)
     if gaps:
-        return Rung(level, "unchecked", "; ".join(gaps), tuple(evidence))
-    return Rung(level, "passed", "the engines are built alike", tuple(evidence))
+        return Rung(level, "unchecked", "; ".join(gaps), evidence, differences)
+    return Rung(level, "passed", "the engines are built alike", evidence, differences)
 
 
 def same_bytes(first: Side, second: Side, *, is_promised: bool) -> Rung:
-    """L8: every engine file, byte by byte; another one is a failure only where it `is_promised`."""
+    """L8: every file of the engine, byte by byte.
+
+    Another one is a failure only where it `is_promised`; of a configuration, what varies by itself
+    is told and does not count.
+    """
     level = LEVELS[8]
-    one, other = first.select("engine"), second.select("engine")
-    paths = sorted({*_ranks(first), *_ranks(second)})
+    paths = sorted({*first.select("engine"), *second.select("engine")})
     if not paths:
         return Rung(level, "absent", "no engine was built")
-    differences = []
+    differences, gaps = _unlike(first, second, paths)
+    evidence = (f"{len(paths) - len(differences) - len(gaps)} of {len(paths)} files are equal",)
+    if any(item.counts for item in differences):
+        told = (*evidence, *gaps)
+        if is_promised:
+            return Rung(level, "failed", "engine files differ", told, tuple(differences))
+        reason = "engine files differ, as two builds of TensorRT may, or on another platform"
+        return Rung(level, "differs", reason, told, tuple(differences))
+    if gaps:
+        return Rung(level, "unchecked", "; ".join(gaps), evidence, tuple(differences))
+    but = ", ".join(item.what for item in differences)
+    reason = "every engine file is bit-identical"
+    reason += f", but for what varies by itself in {but}" if but else ""
+    return Rung(level, "passed", reason, evidence, tuple(differences))
+
+
+def _unlike(first: Side, second: Side, paths: list[str]) -> tuple[list[Difference], list[str]]:
+    """Files of other bytes, and configurations of which nobody can say whether that counts."""
+    one, other = first.select("engine"), second.select("engine")
+    differences: list[Difference] = []
+    gaps: list[str] = []
     for path in paths:
-        recorded, found = one.get(path), other.get(path)
-        if recorded is None or found is None or recorded.sha256 != found.sha256:
-            note = ""
-            if path in first.whole and path in second.whole:
-                note = str(bytes_of(first.whole[path], second.whole[path]))
-                note += _tensor_in(first.whole[path], second.whole[path])
-            differences.append(
-                Difference(
-                    path,
-                    digest(recorded),
-                    digest(found),
-                    note,
-                )
-            )
-    evidence = (f"{len(paths) - len(differences)} of {len(paths)} engine files are equal",)
-    if not differences:
-        return Rung(level, "passed", "every engine file is bit-identical", evidence)
-    if is_promised:
-        return Rung(level, "failed", "engine files differ", evidence, tuple(differences))
-    reason = "engine files differ, as two builds of TensorRT or on two platforms may"
-    return Rung(level, "differs", reason, evidence, tuple(differences))
+        recorded, found = digest(one.get(path)), digest(other.get(path))
+        if recorded == found:
+            continue
+        is_here = path in first.whole and path in second.whole
+        if path.endswith(".json") and recorded and found and not is_here:
+            gaps.append(f"{path} has another digest, and what differs is not here to be looked at")
+        else:
+            note, counts = _otherwise(path, first, second) if is_here else ("", True)
+            differences.append(Difference(path, recorded, found, note, counts))
+    return differences, gaps
+
+
+def _otherwise(path: str, first: Side, second: Side) -> tuple[str, bool]:
+    """How a file differs, in words, and whether that counts."""
+    one, other = first.whole[path], second.whole[path]
+    if path.endswith(".json"):
+        inside = list(request.documents(path, one, other))
+        if inside and not any(item.counts for item in inside):
+            keys = ", ".join(item.what.partition(": ")[2] for item in inside)
+            return f"varies by itself: {keys}", False
+    return str(bytes_of(one, other)) + _tensor_in(one, other), True
 
 
 def bytes_of(first: Path, second: Path) -> Bytes:
@@ -178,34 +188,111 @@ def _masked(content: bytes, start: int, *, is_last: bool) -> bytes:
     return _ADDRESSES.sub(lambda match: bytes(len(match[0])), content)[start:end]
 
 
-def _inside(path: str, first: Path, second: Path) -> Iterator[Difference]:
+def _part(path: str, first: Side, second: Side) -> Measured:
+    """What is found of one file; what cannot be read is a gap."""
+    one, other = first.select("engine").get(path), second.select("engine").get(path)
+    if one is None or other is None:
+        return Measured((), (), (Difference(path, digest(one), digest(other)),))
+    if one.sha256 == other.sha256:
+        return Measured((f"{path}: the same bytes",), (), ())
+    if path not in first.whole or path not in second.whole:
+        return _gap(path, "is not here to be looked into")
+    here, there = first.whole[path], second.whole[path]
+    try:
+        if path.endswith(".engine"):
+            return _engines(path, here, there)
+        if path.endswith(".safetensors"):
+            return _tensors(path, here, there)
+    except KitError as error:
+        return _gap(path, str(error))
+    return _gap(path, "another file, of a kind that the kit does not look into")
+
+
+def _gap(path: str, why: str) -> Measured:
+    return Measured((), (f"{path}: {why}",), ())
+
+
+def _tensors(path: str, first: Path, second: Path) -> Measured:
+    """Weights beside an engine, such as those that it is told to manage apart."""
+    one, other = tensors.of_safetensors(first), tensors.of_safetensors(second)
+    if found := tuple(tensors.compare(path, one, other)):
+        return Measured((), (), found)
+    return Measured((f"{path}: the same {len(one)} tensors",), (), ())
+
+
+def _engines(path: str, first: Path, second: Path) -> Measured:
     one, other = plan.look(first), plan.look(second)
-    for what, left, right in (
-        ("made by", one.backend, other.backend),
-        ("TensorRT", one.tensorrt, other.tensorrt),
-        ("problem", one.problem, other.problem),
-    ):
-        if left != right:
-            yield Difference(f"{path}: {what}", left, right)
-    if one.backend == REHEARSAL == other.backend and not (one.problem or other.problem):
-        header, again = _header(first), _header(second)
-        for key in sorted({*header, *again} - _LENGTHS):
-            if header.get(key) != again.get(key):
-                yield Difference(f"{path}: header {key}", header.get(key), again.get(key))
-        if one.builder == TENSORRT == other.builder:
-            yield from _other_layers(path, _layers(first, one), _layers(second, other))
-            return
-        if one.builder != other.builder:
-            return
-        inner, others = _weights(first), _weights(second)
-        for name in sorted({*inner, *others}):
-            left, right = (
-                table[name].shown if name in table else None for table in (inner, others)
-            )
-            if left != right:
-                yield Difference(f"{path}: {name}", left, right)
-    elif one.size != other.size:
-        yield Difference(f"{path}: size", f"{one.size} bytes", f"{other.size} bytes")
+    if one.backend is None and other.backend is None:
+        return _gap(path, f"no engine that the kit knows ({other.problem}), and its bytes differ")
+    differences = [
+        Difference(f"{path}: {what}", left, right)
+        for what, left, right in (
+            ("made by", one.backend, other.backend),
+            ("TensorRT", one.tensorrt, other.tensorrt),
+            ("problem", one.problem, other.problem),
+        )
+        if left != right
+    ]
+    is_whole = one.problem is None and other.problem is None
+    if one.backend == REHEARSAL == other.backend and is_whole:
+        return _rehearsals(path, one, other)
+    if one.size != other.size:
+        differences.append(Difference(f"{path}: size", f"{one.size} bytes", f"{other.size} bytes"))
+    if differences:
+        return Measured((), (), tuple(differences))
+    if not is_whole:
+        return _gap(path, f"{other.problem}, in both")
+    return _gap(path, "header and size are equal, layers and tactics are not told")
+
+
+def _rehearsals(path: str, one: PlanHeader, other: PlanHeader) -> Measured:
+    """Two whole engines of the rehearsal: headers, then layers or tensors."""
+    first, second = Path(one.path), Path(other.path)
+    header, again = _header(first), _header(second)
+    headers = tuple(
+        Difference(f"{path}: header {key}", header.get(key), again.get(key))
+        for key in sorted({*header, *again} - _LENGTHS)
+        if header.get(key) != again.get(key)
+    )
+    if one.builder != other.builder:
+        return Measured((), (), headers)
+    if one.builder == TENSORRT:
+        found = _layers(path, one, other)
+    else:
+        found = _weights_by_name(path, first, second)
+    evidence = () if headers else found.evidence
+    return Measured(evidence, found.gaps, (*headers, *found.differences))
+
+
+def _layers(path: str, one: PlanHeader, other: PlanHeader) -> Measured:
+    """The layers of two plans; that nobody tells of them is a gap."""
+    found = []
+    for head in (one, other):
+        assert head.rehearsal is not None
+        assert head.rehearsal.plan is not None
+        try:
+            found.append(layers.read(Path(head.path), head.rehearsal.plan))
+        except KitError as error:
+            return _gap(path, str(error))
+    if differences := tuple(layers.compare(path, *found)):
+        return Measured((), (), differences)
+    if not all(map(layers.have_tactics, found)):
+        return _gap(path, "the same header, layers by the same names, tactics are not told")
+    return Measured((f"{path}: the same header, the same layers with the same tactics",), (), ())
+
+
+def _weights_by_name(path: str, first: Path, second: Path) -> Measured:
+    """The tensors of two engines by name, type and shape; their numbers are L8's."""
+    one, other = (
+        {name: tensor.shown for name, tensor in _weights(file).items()} for file in (first, second)
+    )
+    differences = tuple(
+        Difference(f"{path}: {name}", one.get(name), other.get(name))
+        for name in sorted({*one, *other})
+        if one.get(name) != other.get(name)
+    )
+    evidence = f"{path}: the same header, the same tensors by name and shape"
+    return Measured(() if differences else (evidence,), (), differences)
 
 
 def _header(path: Path) -> dict[str, str]:
@@ -220,48 +307,6 @@ def _weights(path: Path) -> dict[str, Tensor]:
     with bounded.opened(path) as stream:
         _, _, length = _FIXED.unpack(stream.read(_FIXED.size))
         return tensors.of_stream(stream, path, _FIXED.size + length)
-
-
-def _layers(path: Path, head: PlanHeader) -> list[Any]:
-    """What TensorRT's inspector said of each layer of a rehearsal engine's plan."""
-    assert head.rehearsal is not None
-    assert head.rehearsal.plan is not None
-    start, size = head.rehearsal.plan.layers
-    if size > bounded.DOCUMENT_LIMIT:
-        raise content_error(f"{path}: {size} bytes of layers: more than anybody reads")
-    with bounded.opened(path) as stream:
-        stream.seek(start)
-        found = bounded.loads(stream.read(size), f"{path}: layers").get("layers")
-    return found if isinstance(found, list) else []
-
-
-def _other_layers(path: str, first: list[Any], second: list[Any]) -> Iterator[Difference]:
-    """Layers that are not the same, in their order; of many the first, and how many there are."""
-    if len(first) != len(second):
-        yield Difference(f"{path}: layers", str(len(first)), str(len(second)))
-    told = 0
-    for number, pair in enumerate(zip(first, second, strict=False), 1):
-        if pair[0] == pair[1]:
-            continue
-        told += 1
-        if told <= _MOST_LAYERS:
-            one, other = map(_flat_layer, pair)
-            changed = [key for key in {**one, **other} if one.get(key) != other.get(key)]
-            left, right = (_shown(layer, changed) for layer in (one, other))
-            name = one.get("Name", "")
-            yield Difference(f"{path}: layer {number} {name}"[:_LONGEST_TEXT], left, right)
-    if told > _MOST_LAYERS:
-        yield Difference(f"{path}: layers that differ", None, f"{told} of {len(first)}")
-
-
-def _flat_layer(layer: Any) -> dict[str, str]:
-    """What is said of a layer: a text where the builder was told to keep names alone."""
-    return request.flat(layer if isinstance(layer, dict) else {"Name": layer})
-
-
-def _shown(layer: Mapping[str, str], keys: list[str]) -> str:
-    text = "; ".join(f"{key} {layer.get(key, 'absent')}" for key in keys)
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
 
 def _tensor_in(first: Path, second: Path) -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SCALES_TOLERANCE = 1e-2
 """Relative; scales of a quantized checkpoint come from a calibration on a GPU."""
+WITHIN = f"a scale, within {SCALES_TOLERANCE:g} of the largest"
+"""What is noted of a difference that does not count."""
 _SCALE = "scal"
 _NUMBERS_LIMIT = 8 << 20
 """Bytes of one tensor whose numbers are compared, piece by piece that differs."""
@@ -114,15 +116,15 @@ def compare(
             within = is_quantized and _SCALE in name and one.dtype in _FLOATS
             counts = not (within and distance is not None and distance <= SCALES_TOLERANCE)
             if not counts:
-                note += f"; a scale, within {SCALES_TOLERANCE:g} of the largest"
+                note += f"; {WITHIN}"
             yield Difference(what, f"sha256 {digest}", f"sha256 {again}", note, counts)
 
 
 def _numbers(first: Tensor, second: Tensor) -> tuple[str, float | None]:
     """The distance in words, and relative to the largest number where all of them were compared."""
-    if first.dtype != _BF16 and first.dtype not in _FORMATS:
+    width = _width(first.dtype)
+    if width is None or first.size % width:
         return f"{first.shown}, compared as bytes", None
-    width = 2 if first.dtype == _BF16 else struct.calcsize(_FORMATS[first.dtype])
     count, example = 0, ""
     largest = scale = 0.0
     place = compared = 0
@@ -132,10 +134,14 @@ def _numbers(first: Tensor, second: Tensor) -> tuple[str, float | None]:
             pairs = zip(_values(first.dtype, one), _values(first.dtype, other), strict=True)
             for at, (left, right) in enumerate(pairs, place):
                 scale = max(scale, abs(left)) if math.isfinite(left) else scale
-                if left == right or (math.isnan(left) and math.isnan(right)):
+                if left == right:
+                    continue
+                inside = slice((at - place) * width, (at - place + 1) * width)
+                if one[inside] == other[inside]:  # the same NaN
                     continue
                 count += 1
-                largest = max(largest, abs(left - right))
+                gap = abs(left - right)
+                largest = max(largest, gap) if math.isfinite(gap) else math.inf
                 example = example or f"number {at}: {left:.9g} → {right:.9g}"
         place += len(one) // width
     note = f"{first.shown}: {count} of {place} numbers differ, by {largest:g} at most; {example}"
@@ -143,6 +149,13 @@ def _numbers(first: Tensor, second: Tensor) -> tuple[str, float | None]:
         return f"{note}; at least, the rest was not counted", None
     is_whole = first.size <= CHUNK and scale > 0 and math.isfinite(largest)
     return note, largest / scale if is_whole else None
+
+
+def _width(dtype: str) -> int | None:
+    """Bytes of a number; None for a type whose numbers are not read here."""
+    if dtype == _BF16:
+        return 2
+    return struct.calcsize(_FORMATS[dtype]) if dtype in _FORMATS else None
 
 
 def _values(dtype: str, raw: bytes) -> tuple[float, ...]:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kit.digest import Digest
-from kit.errors import ExitCode, KitError
+from kit.errors import ExitCode, KitError, content_error
+from kit.examples import run as runner
 from kit.images.build import LOCK_LABEL
 from kit.images.engine import Gpus
 from kit.images.oci import Layout
@@ -18,6 +19,7 @@ from tests.unit.examples.local import Site
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kit.examples.taken import Choices
     from tests.unit.reproduce.conftest import Pair
 
 
@@ -106,3 +108,26 @@ def test_the_very_image_of_the_record_is_taken(unified: Pair, tmp_path: Path) ->
     with pytest.raises(KitError, match="not built yet") as caught:
         again.image_of(site.project, manifest)
     assert caught.value.exit_code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize("stack", [None, "own-triton"])
+def test_the_server_of_the_record_is_asked_for(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, stack: str | None
+) -> None:
+    """Not the one that the tables have for the release."""
+    seen: list[Choices] = []
+
+    def stops(*given: Any) -> Any:
+        seen.append(given[-1])
+        raise content_error("far enough")
+
+    monkeypatch.setattr(runner, "run", stops)
+
+    def serve(manifest: dict[str, Any]) -> None:
+        if stack is not None:
+            manifest["server"] = {"stack": stack, "image": manifest["image"]}
+
+    pair.change_record(serve)
+    example = again.example_of(record.read(pair.path), None, None, None)
+    again.reproduce(pair.site.project, pair.site.engine, pair.site.image, pair.path, example)
+    assert [choices.triton_stack for choices in seen] == [stack]

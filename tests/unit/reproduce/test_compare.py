@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.digest import Digest
+from kit.errors import content_error
 from kit.manifests import record
-from kit.reproduce import side
+from kit.reproduce import behaviour, checkpoint, inputs, platform, request, side, structure
 from tests.unit.reproduce.conftest import Pair, only
 
 if TYPE_CHECKING:
@@ -277,8 +278,14 @@ def test_a_driver_of_the_same_branch_is_the_same_platform(pair: Pair) -> None:
     assert [item.what for item in ladder.rungs[4].differences] == ["driver"]
 
 
-def score(metric: str, value: float, least: float | None = None, most: float | None = None) -> Any:
-    row = {"step": "summarize", "subject": "engine", "metric": metric, "value": value}
+def score(
+    metric: str,
+    value: float,
+    least: float | None = None,
+    most: float | None = None,
+    subject: str = "TensorRT-LLM beam 0",
+) -> Any:
+    row = {"step": "summarize", "subject": subject, "metric": metric, "value": value}
     return lambda manifest: manifest.update(evaluations=[{**row, "least": least, "most": most}])
 
 
@@ -335,3 +342,93 @@ def test_any_flipped_byte_is_found_on_its_level(pair: Pair, data: st.DataObject)
     found = ladder.rungs[level if told else 0]
     assert any(path in item.what for item in found.differences)
     assert not ladder.holds(8) or level == 2
+
+
+def test_a_configuration_of_other_bytes_alone_is_not_bit_identical(pair: Pair) -> None:
+    def again(content: bytearray) -> None:
+        content[:] = json.dumps(json.loads(content)).encode()
+
+    pair.change_file(CONFIG, again)
+    ladder = pair.ladder()
+    assert only(ladder, 8).what == CONFIG
+    assert reached(ladder) == "L7"
+
+
+def test_what_varies_by_itself_is_named_where_all_else_is_bit_identical(pair: Pair) -> None:
+    def vary(content: dict[str, Any]) -> None:
+        content["build_config"].update(input_timing_cache="/b")
+
+    pair.change_json(CONFIG, vary)
+    rung = pair.ladder().rungs[8]
+    assert rung.state == "passed"
+    assert rung.reason.endswith(f"but for what varies by itself in {CONFIG}")
+    (item,) = rung.differences
+    assert item.note == "varies by itself: build_config.input_timing_cache"
+
+
+def test_another_configuration_that_is_not_here_leaves_bytes_unchecked(pair: Pair) -> None:
+    pair.change_json(CONFIG, lambda content: content["build_config"].update(input_timing_cache="/"))
+    (pair.folder / CONFIG).unlink()
+    rung = pair.ladder().rungs[8]
+    assert rung.state == "unchecked"
+    assert CONFIG in rung.reason
+
+
+def fails(error: Exception) -> Any:
+    def raising(*_given: Any, **_more: Any) -> Any:
+        raise error
+
+    return raising
+
+
+@pytest.mark.parametrize(
+    "error", [content_error("damaged"), OSError(5, "the disk fails"), ValueError("no number")]
+)
+@pytest.mark.parametrize(
+    ("module", "name", "level"),
+    [
+        (inputs, "received", 0),
+        (inputs, "same", 1),
+        (checkpoint, "compare", 2),
+        (request, "compare", 3),
+        (platform, "compare", 4),
+        (structure, "structure", 5),
+        (behaviour, "same_tokens", 6),
+        (behaviour, "within_bounds", 7),
+        (structure, "same_bytes", 8),
+    ],
+)
+def test_a_level_that_cannot_be_compared_does_not_lose_the_others(
+    pair: Pair,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    module: Any,
+    name: str,
+    level: int,
+) -> None:
+    monkeypatch.setattr(module, name, fails(error))
+    rungs = pair.ladder().rungs
+    assert rungs[level].state == "unchecked"
+    assert str(error) in rungs[level].reason
+    # Without tokens there may still be logits; these records have none.
+    others = [rung.state for rung in rungs if rung.level.number not in (level, 7)]
+    assert others == ["passed"] * len(others)
+
+
+@pytest.mark.parametrize("error", [TypeError("a bug"), AttributeError("a bug")])
+def test_a_bug_is_not_taken_for_content(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(request, "compare", fails(error))
+    with pytest.raises(type(error), match="a bug"):
+        pair.ladder()
+
+
+def test_an_engine_that_cannot_be_read_promises_nothing(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structure, "backend", fails(OSError(5, "the disk fails")))
+    pair.change_file(ENGINE, flip)
+    ladder = pair.ladder()
+    assert ladder.rungs[8].state == "differs"
+    assert 8 not in ladder.claimable

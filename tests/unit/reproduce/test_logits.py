@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
+from hypothesis.extra import numpy as shapes
 
 from kit.cli import run
 from kit.digest import Digest
@@ -22,8 +23,9 @@ from kit.examples import recipe
 from kit.examples.options import Options
 from kit.manifests import record
 from kit.manifests.record import Output
-from kit.reproduce import again, logits, page, side, text
+from kit.reproduce import again, arrays, logits, page, side, text
 from tests.unit.examples.local import LocalEngine, Site
+from tests.unit.reproduce import sides
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,9 +42,9 @@ EXAMPLE = replace(
 )
 
 
-def write(path: Path, values: Any) -> logits.Logits:
+def write(path: Path, values: Any) -> arrays.Logits:
     np.save(path, values)
-    return logits.read(path)
+    return arrays.read(path)
 
 
 def softmax(values: Any) -> Any:
@@ -56,7 +58,7 @@ PAIRS = st.integers(0, 10**6).map(np.random.default_rng)
 @settings(max_examples=60, deadline=None)
 @given(
     chosen=PAIRS,
-    shape=arrays.array_shapes(min_dims=2, max_dims=3, max_side=6),
+    shape=shapes.array_shapes(min_dims=2, max_dims=3, max_side=6),
     dtype=st.sampled_from(["<f2", "<f4", "<f8"]),
     noise=st.sampled_from([0.0, 1e-4, 0.3]),
 )
@@ -97,15 +99,51 @@ def test_what_is_no_number_is_never_within_bounds(tmp_path: Path) -> None:
             assert (found.worst.row, found.worst.token) == (1, 2)
 
 
-def test_of_large_files_rows_at_equal_distances_are_compared(
+def test_of_many_rows_that_differ_those_at_equal_distances_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logits, "_NUMBERS_LIMIT", 100)
     one = np.ones((50, 10), dtype=np.float32)
     first, second = write(tmp_path / "a.npy", one), write(tmp_path / "b.npy", one + 1)
     found = logits.measured("x", first, second, range(50), 0.01)
-    assert (found.rows, found.of) == (10, 50)
-    assert "10 of 50 rows" in str(found)
+    assert (found.rows, found.of, found.measured) == (50, 50, 10)
+    assert "50 of 50 rows compared, 0 have the same bytes, 10 of 50 others were measured" in str(
+        found
+    )
+
+
+def test_a_row_that_is_off_is_found_among_many_that_are_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logits, "_NUMBERS_LIMIT", 100)
+    one = np.ones((50, 10), dtype=np.float32)
+    two = one.copy()
+    two[1] = 9
+    first, second = write(tmp_path / "a.npy", one), write(tmp_path / "b.npy", two)
+    found = logits.measured("x", first, second, range(50), 0.01)
+    assert not found.is_good
+    assert found.worst is not None
+    assert found.worst.row == 1
+    assert (found.rows, found.seen.equal, found.measured) == (50, 49, 1)
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8"])
+def test_whether_a_row_is_finite_is_what_numpy_says(tmp_path: Path, dtype: str) -> None:
+    largest = np.finfo(dtype).max
+    for value in (1.0, -1.0, 0.0, largest, -largest, np.inf, -np.inf, np.nan, -np.nan):
+        found = write(tmp_path / "a.npy", np.array([[1.0, value, 2.0]], dtype=dtype))
+        with found.file.open("rb") as stream:
+            assert found.is_finite(found.row(stream, 0)) == np.isfinite(value)
+
+
+def test_the_digest_of_what_is_no_number_is_no_agreement(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.array([[[1.0, np.nan]]], dtype="<f4"))
+    files = {"engine/config.json": sides.CONFIG, logits.CONTEXT: stream.getvalue()}
+    one, other = sides.side(tmp_path / "1", files), sides.side(tmp_path / "2", files)
+    found = logits.compare(sides.without(one, logits.CONTEXT), other, None)
+    assert not found.evidence
+    assert "not finite" in found.gaps[0]
 
 
 def answer(*tokens: int, prompt: tuple[int, ...] | None = ()) -> Output:
@@ -163,7 +201,7 @@ def header(**changes: Any) -> bytes:
 def test_what_is_no_file_of_rows_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(KitError) as caught:
-        logits.read(tmp_path / "a.npy")
+        arrays.read(tmp_path / "a.npy")
     assert caught.value.exit_code == ExitCode.CONTENT
 
 
@@ -223,7 +261,7 @@ def test_the_record_has_them_with_digests(recorded: Path) -> None:
     files = {item.path: item for item in manifest.select("output")}
     for name in (logits.CONTEXT, logits.GENERATION):
         assert Digest.of_file(recorded.parent / name).hex == files[name].sha256
-    found = logits.read(recorded.parent / logits.GENERATION)
+    found = arrays.read(recorded.parent / logits.GENERATION)
     assert found.shape[:2] == (len(PROMPTS), 40)
 
 
@@ -260,7 +298,7 @@ def test_far_off_is_not_the_same(site: Site, recorded: Path) -> None:
     by_file = {item.what.partition(":")[0]: item for item in rung.differences}
     for name in (logits.CONTEXT, logits.GENERATION):
         item = by_file[name]
-        one = logits.read(recorded.parent / name)
+        one = arrays.read(recorded.parent / name)
         place = item.what.partition("row ")[2].split(", token ")
         values = np.load(one.file).reshape(-1, one.width)
         assert item.recorded == f"{values[int(place[0]), int(place[1])]:.9g}"

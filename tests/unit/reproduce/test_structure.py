@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from kit.reproduce import behaviour, platform, request, structure
 from kit.reproduce.side import Side, of_run
 from tests.unit.artifacts import folders
 from tests.unit.manifests.test_record import small
+from tests.unit.reproduce import sides
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +31,7 @@ def side(folder: Path, content: bytes) -> Side:
     file.parent.mkdir(parents=True)
     file.write_bytes(content)
     document = small()
+    document["host"]["cpu"] = "EPYC"
     digest = Digest.of_bytes(content).hex
     document["artifacts"] = [
         {"path": PATH, "size": len(content), "sha256": digest, "role": "engine"}
@@ -168,3 +171,114 @@ def test_what_a_program_wrote_stands_for_answers(tmp_path: Path) -> None:
     assert behaviour.same_tokens(one, other, is_promised=True).state == "differs"
     assert request.compare(one, same).state == "absent"
     assert structure.same_bytes(one, same, is_promised=True).state == "absent"
+
+
+MANAGED = "engine/rank0_managed_weights.safetensors"
+
+
+def managed(*values: float) -> bytes:
+    return sides.safetensors({"w": ("F32", [2], [0, 8])}, sides.floats(*values))
+
+
+@pytest.mark.parametrize("builder", ["TensorRT", "rehearsal"])
+def test_weights_beside_an_engine_are_a_part_of_it(tmp_path: Path, builder: str) -> None:
+    content = plan(b"abc") if builder == "TensorRT" else folders.rehearsal()
+    files = {"engine/config.json": sides.CONFIG, PATH: content, MANAGED: managed(1, 2)}
+    one = sides.side(tmp_path / "1", files)
+    other = sides.side(tmp_path / "2", {**files, MANAGED: managed(1, 9)})
+    ladder = sides.ladder(one, other)
+    (item,) = ladder.rungs[8].differences
+    assert item.what == MANAGED
+    assert ladder.rungs[8].state == ("differs" if builder == "TensorRT" else "failed")
+    (item,) = ladder.rungs[5].differences
+    assert item.what == f"{MANAGED}: w"
+    assert "number 1: 2 → 9" in item.note
+    assert sides.ladder(one, one).rungs[8].state == "passed"
+
+
+@pytest.mark.parametrize("lacking", [PATH, MANAGED, "engine/config.json"])
+def test_a_file_that_one_side_lacks_is_a_difference(tmp_path: Path, lacking: str) -> None:
+    files = {"engine/config.json": sides.CONFIG, PATH: folders.rehearsal(), MANAGED: managed(1, 2)}
+    whole = sides.side(tmp_path / "1", files)
+    short = sides.side(tmp_path / "2", {k: v for k, v in files.items() if k != lacking})
+    for first, second in ((whole, short), (short, whole)):
+        rungs = (
+            structure.structure(first, second),
+            structure.same_bytes(first, second, is_promised=True),
+        )
+        assert [rung.state for rung in rungs] == ["differs", "failed"]
+        for rung in rungs:
+            (item,) = rung.differences
+            assert item.what == lacking
+            assert None in (item.recorded, item.found)
+
+
+def test_a_kind_of_file_that_the_kit_does_not_know(tmp_path: Path) -> None:
+    one = sides.side(tmp_path / "1", {PATH: plan(b"a"), "engine/more.bin": b"1"})
+    other = sides.side(tmp_path / "2", {PATH: plan(b"a"), "engine/more.bin": b"2"})
+    rung = structure.structure(one, other)
+    assert rung.state == "unchecked"
+    assert "engine/more.bin" in rung.reason
+
+
+def test_an_engine_of_no_known_format_is_not_called_the_same(tmp_path: Path) -> None:
+    one, other = pair(tmp_path, b"PK\x03\x04" + b"1" * 50, b"PK\x03\x04" + b"2" * 50)
+    rung = structure.structure(one, other)
+    assert (rung.state, rung.evidence) == ("unchecked", ())
+    assert structure.structure(one, one).state == "passed"
+    rung = platform.compare(one.manifest, other.manifest)
+    assert 8 not in platform.claimable(rung, structure.backend(other))
+
+
+def test_two_damaged_engines_are_not_called_the_same(tmp_path: Path) -> None:
+    whole = folders.rehearsal()
+    one, other = pair(tmp_path, whole[:-1], whole[:-2] + b"x")
+    rung = structure.structure(one, other)
+    assert (rung.state, rung.evidence) == ("unchecked", ())
+    assert "truncated" in rung.reason
+
+
+def with_layers(listed: bytes, body: bytes) -> bytes:
+    """A rehearsal engine whose list of layers is written as it is given."""
+    about = {"release": "0.16.0", "plan": {"bytes": len(body), "layer_bytes": len(listed)}}
+    header = json.dumps(about).encode()
+    fixed = b"KIT-REHEARSAL\0\0\0" + (3).to_bytes(4, "little") + len(header).to_bytes(4, "little")
+    return fixed + header + listed + body
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        (b"{}", b"{}", "tells of no layers"),
+        (b'{"layers": []}', b'{"layers": []}', "tells of no layers"),
+        (b'{"layers": ["a"]}', b"{}", "tells of no layers"),
+        (b"[1]", b"[2]", "expected a JSON object"),
+        (b'{"layers": 7}', b'{"layers": 7}', "expected a list"),
+        (b'{"layers": [7]}', b'{"layers": [7]}', "expected a list"),
+        (b"", b"", "not valid JSON"),
+        (b'{"layers": ["a"]}', b'{"layers": ["a"]}', "tactics are not told"),
+    ],
+)
+def test_layers_that_nobody_tells_are_a_gap(
+    tmp_path: Path, first: bytes, second: bytes, why: str
+) -> None:
+    body = folders.plan("8.6.0.12")
+    one, other = pair(tmp_path, with_layers(first, body + b"1"), with_layers(second, body + b"2"))
+    rung = structure.structure(one, other)
+    assert (rung.state, rung.evidence) == ("unchecked", ())
+    assert why in rung.reason
+
+
+@pytest.mark.parametrize(("first", "second"), [("1", "true"), ("1", "1.0"), ("0", "false")])
+def test_one_is_not_true(tmp_path: Path, first: str, second: str) -> None:
+    body = folders.plan("8.6.0.12")
+    one, other = pair(
+        tmp_path,
+        *(
+            with_layers(b'{"layers": [{"Name": "x", "p": %s}]}' % value.encode(), body)
+            for value in (first, second)
+        ),
+    )
+    rung = structure.structure(one, other)
+    assert rung.state == "differs"
+    assert str(rung.differences[-1]).endswith(f"p {first} → p {second}")
