@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import tarfile
@@ -17,7 +16,7 @@ from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 from packageurl import PackageURL
 
-from kit.commands import manifest as command
+from kit.cli import run
 from kit.digest import Digest
 from kit.errors import ExitCode, KitError
 from kit.images.oci import LAYER, Image, Layer, Layout
@@ -230,10 +229,10 @@ def test_provenance_of_a_run_that_left_nothing() -> None:
 def test_the_command_prints_the_document_itself(
     recorded: Recorded, action: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = {"action": action, "paths": [str(recorded.path)]}
-    assert command.run(argparse.Namespace(**asked, json=False)) == 0
+    asked = ["manifest", action, str(recorded.path)]
+    assert run(asked) == 0
     document = json.loads(capsys.readouterr().out)
     (check_bom if action == "sbom" else check_statement)(document)
-    assert command.run(argparse.Namespace(**asked, json=True)) == 0
+    assert run([*asked, "--json"]) == 0
     envelope = json.loads(capsys.readouterr().out)
     assert (envelope["schema"], envelope["document"]) == ("kit.manifest/1", document)
