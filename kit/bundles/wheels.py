@@ -40,7 +40,7 @@ STACK = "kit"
 """What `kit fetch` calls the kit's own wheels; no stack, as no image is made of them."""
 DISTRIBUTION = "trtllm-kit"
 REQUIREMENTS = "requirements.txt"
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 _GLIBC, _MACHINE = "2.31", "amd64"
 """The oldest C library that the sites have: Ubuntu 20.04's and Debian 11's."""
 _PINNED = re.compile(r"([a-z0-9-]+)==(\S+)( ; [^\\]+)? \\")
