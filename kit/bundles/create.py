@@ -150,17 +150,17 @@ class Bundle:
 
     @cached_property
     def request(self) -> str:
-        """What is asked for, but for the last of the times: what that leaves open, digests decide.
+        """What is asked for, by sizes and times of contents; what they leave open, digests decide.
 
-        It also moves when a file gets another mode, or a hard link, as `kit build` and `kit run`
-        make them to the store.
+        The last of the times also moves when a file gets another mode, or a hard link, as `kit
+        build` and `kit run` make them to the store; the number of a disk, when a host is started.
         """
-        return self.stamped("{} {} {} {}")
+        return self.stamped("{2} {3}")
 
     def stamped(self, told: str) -> str:
         """What all bytes follow from as long as no file changes: no digest is needed to say it.
 
-        `told` is the format of marks; it may leave out the last of the times.
+        `told` is the format of marks, which may leave out some of them.
         """
         chosen = self.settings
         since = chosen.since.identity if chosen.since else ""

@@ -13,7 +13,7 @@ import stat
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kit.digest import CHUNK, Digest
@@ -132,7 +132,20 @@ class Memory:
         self._saved = time.monotonic()
 
 
-def hashed(path: str, on_bytes: Callable[[int], object]) -> Print:
+def hashed_for_good(path: str) -> Print:
+    """Hash a file after a while in which nothing changed: every later change shows in its mark.
+
+    Raises:
+        KitError: as of `hashed`.
+    """
+    before = mark_of(_status(path))
+    if not is_settled(before, time.time_ns()):
+        time.sleep(_SETTLED / 1e9)  # by whatever clock the disk has, the next change is later
+    found = hashed(path)
+    return replace(found, settled=found.mark == before)
+
+
+def hashed(path: str, on_bytes: Callable[[int], object] = lambda _: None) -> Print:
     """Hash a file.
 
     Raises:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import kit
 from kit.bundles import contents as contents_
 from kit.bundles import fingerprint, verifier
 from kit.bundles.contents import EMPTY, Known
-from kit.bundles.fingerprint import SMALL, mark_of
+from kit.bundles.fingerprint import SMALL, hashed, mark_of
 from kit.digest import CHUNK
 from kit.errors import content_error, usage_error
 from kit.files import disk_errors
@@ -113,8 +114,12 @@ class Plan:
     @cached_property
     def _outline(self) -> tuple[str, int]:
         """Digest and bytes of the index without what is known only at the end."""
-        text = self.text(0, [("", size, "") for size in self.part_sizes])
+        text = self.draft()
         return hashlib.sha256(text).hexdigest(), len(text)
+
+    def draft(self) -> bytes:
+        """The index without what is known only at the end."""
+        return self.text(0, [("", size, "") for size in self.part_sizes])
 
     def text(self, sequence: int, parts: Sequence[tuple[str, int, str]]) -> bytes:
         """`bundle.json`: one row a line, so that two of them can be compared by eye."""
@@ -194,21 +199,30 @@ class Plan:
                 os.close(descriptor)
 
     @cached_property
-    def _again(self) -> dict[str, Print]:
-        """What had to be hashed once more, by several threads."""
-        return {}
+    def _again(self) -> tuple[threading.Lock, dict[str, Print]]:
+        """What had to be hashed once more."""
+        return threading.Lock(), {}
 
     def _refuse_changed(self, source: str, now: Mark) -> None:
         """Refuse a file that has another content by now; its digest decides if its mark cannot."""
-        known = self._again.get(source, self.prints[source])
-        if known.settled and known.mark == now:
+        lock, found = self._again
+        if _is_same(found.get(source, self.prints[source]), now):
             return
-        refuse_changed(source, known.mark, now)
-        again = fingerprint.hashed(source, lambda _: None)
-        refuse_changed(source, known.mark, again.mark)
-        if again.digest != known.digest:
-            raise _changed(source)
-        self._again[source] = again
+        with lock:
+            known = found.get(source, self.prints[source])
+            if _is_same(known, now):  # another thread was first
+                return
+            refuse_changed(source, known.mark, now)
+            # Small ones are hashed as often as they are read; of large ones once is enough.
+            again = fingerprint.hashed_for_good(source) if now[2] >= SMALL else hashed(source)
+            refuse_changed(source, known.mark, again.mark)
+            if again.digest != known.digest:
+                raise _changed(source)
+            found[source] = again
+
+
+def _is_same(known: Print, now: Mark) -> bool:
+    return known.settled and known.mark == now
 
 
 def refuse_changed(path: str, before: Mark, now: Mark) -> None:
@@ -284,12 +298,20 @@ def plan(
 
 
 def refuse_too_much(made: Plan) -> None:
-    """Refuse what no bundle can hold: too many objects or parts, too long an index (exit 2)."""
-    if len(made.items) + len(made.requires) > verifier.MOST_OBJECTS:
+    """Refuse what no bundle can hold: too many objects, files or parts, too long an index (2)."""
+    hint = "tar -cf DATA.tar FOLDER, and give that instead of the folder"
+    count = len(made.items) + len(made.requires)
+    if count > verifier.MOST_OBJECTS:
         raise usage_error(
-            f"{len(made.items)} objects: a bundle holds {verifier.MOST_OBJECTS} at most",
-            hint="tar -cf DATA.tar FOLDER, and give that instead of the folder",
+            f"{count} objects: a bundle holds {verifier.MOST_OBJECTS} at most", hint=hint
         )
+    for item in made.known:
+        if len(item.content.entries) > verifier.MOST_OBJECTS:
+            raise usage_error(
+                f"{item.content.label}: {len(item.content.entries)} files, expected "
+                f"{verifier.MOST_OBJECTS} at most",
+                hint=hint,
+            )
     if len(made.part_sizes) > verifier.MOST_PARTS:
         least = -(-made.size // verifier.MOST_PARTS)
         raise usage_error(
@@ -301,8 +323,13 @@ def refuse_too_much(made: Plan) -> None:
         raise usage_error(
             f"the index would have {made.index_size} bytes, expected {verifier.INDEX_LIMIT} at "
             f"most: {len(made.items)} objects with long names",
-            hint="tar -cf DATA.tar FOLDER, and give that instead of the folder",
+            hint=hint,
         )
+    if made.index_size > verifier.MOST_VALUES:  # each takes more than a byte
+        try:
+            verifier.refuse_bomb(made.draft(), "the index")
+        except verifier.Refused as error:
+            raise usage_error(str(error), hint=hint) from error
 
 
 def refuse_names(contents: Sequence[Content]) -> None:

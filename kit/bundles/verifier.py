@@ -48,7 +48,7 @@ INDEX_LIMIT = 64 << 20
 _SMALL_LIMIT = 8 << 20
 """Bytes of the index, and of any other file that is read whole."""
 _KEYS_LIMIT = 1 << 16
-_MOST_VALUES = 2_000_000
+MOST_VALUES = 2_000_000
 """Values of an index: each takes some hundred bytes of memory once it is read."""
 _LARGEST = 1 << 53
 _DEEPEST = 8
@@ -423,7 +423,7 @@ def _need(good: Any, where: str, key: str, found: Any) -> None:
 
 def _loads(text: bytes, where: str) -> dict[str, Any]:
     """The JSON object in `text`; bombs, repeated keys and odd numbers are refused."""
-    _refuse_bomb(text, where)
+    refuse_bomb(text, where)
 
     def whole(digits: str) -> int:
         if len(digits) > 20:
@@ -445,15 +445,15 @@ def _loads(text: bytes, where: str) -> dict[str, Any]:
     return found
 
 
-def _refuse_bomb(text: bytes, where: str) -> None:
+def refuse_bomb(text: bytes, where: str) -> None:
     """Refuse what would be too deep or too much, in time and memory that its length bounds."""
     # Step by step, as an expression that knows escapes goes back over a string without an end,
     # again from every quote in it. Without escapes a string ends at the next quote.
     plain = text.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NO_SIGN)
     strings = plain.count(b'"') // 2
-    bare = re.sub(rb'"[^"]*"?', b"", plain) if strings <= _MOST_VALUES else b""
-    if max(strings, sum(map(bare.count, (b",", b"[", b"{")))) > _MOST_VALUES:
-        raise Refused(f"{where}: more than {_MOST_VALUES} values")
+    bare = re.sub(rb'"[^"]*"?', b"", plain) if strings <= MOST_VALUES else b""
+    if max(strings, sum(map(bare.count, (b",", b"[", b"{")))) > MOST_VALUES:
+        raise Refused(f"{where}: more than {MOST_VALUES} values")
     depth = 0
     for sign in bare.replace(b",", b""):
         depth += 1 if sign in b"[{" else -1

@@ -134,7 +134,7 @@ def _create(place: Project, options: argparse.Namespace) -> int:
         name=name,
         part_size=part_size,
         fill=options.part_size is not None,
-        since=_since(options.since),
+        since=index_of(options.since) if options.since else None,
         sequence=options.sequence,
         key=Path(options.key[0]) if options.key else None,
         jobs=jobs(options.jobs),
@@ -195,9 +195,12 @@ def _index_file(given: str) -> Path:
     return path
 
 
-def _since(given: str | None) -> Index | None:
-    if given is None:
-        return None
+def index_of(given: str) -> Index:
+    """The index of a bundle, given by its folder or itself; nothing is verified.
+
+    Raises:
+        KitError: there is none (exit 2), or it cannot be read (exit 3 or 4).
+    """
     from kit.bundles import verifier
 
     path = _index_file(given)

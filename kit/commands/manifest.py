@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit import project
-from kit.bundles import receipt, sign, verifier
+from kit.bundles import receipt, sign
+from kit.commands.bundle import index_of
 from kit.console import envelope, result
-from kit.errors import ExitCode, KitError, usage_error
+from kit.errors import ExitCode, usage_error
 from kit.manifests import diff, record, verify
 
 if TYPE_CHECKING:
     import argparse
-
-    from kit.bundles.verifier import Index
 
 _COUNTS = {"show": 1, "verify": 1, "diff": 2, "sbom": 1, "provenance": 1}
 
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 def _receipt(path: Path, options: argparse.Namespace) -> int:
     """What a site sent back: good if it is whole and says that its bundle was verified."""
     keys = sign.pinned(project.find(), [Path(key) for key in options.key]) if options.key else []
-    index = _index(Path(options.bundle)) if options.bundle else None
+    index = index_of(options.bundle) if options.bundle else None
     found = receipt.verify(path, keys, index)
     ok = bool(found["verified"])
     if options.json:
@@ -73,15 +72,6 @@ def _receipt(path: Path, options: argparse.Namespace) -> int:
     else:
         result(receipt.text(path, found))
     return ExitCode.OK if ok else ExitCode.CONTENT
-
-
-def _index(path: Path) -> Index:
-    """The index of a bundle, given itself or the bundle's folder."""
-    path = path / verifier.INDEX if path.is_dir() else path
-    try:
-        return verifier.parse(verifier.content(path, verifier.INDEX_LIMIT), str(path))
-    except verifier.Refused as error:
-        raise KitError(f"--bundle: {error}", exit_code=ExitCode(error.code)) from error
 
 
 def _document(action: str, subject: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from kit.host.facts import Memory, Processor, System
 
 ROOT = Path("/")
+_ARM = ("implementer", "variant", "part", "revision")
 _V1_UNLIMITED = 1 << 60
 """Version 1 says "no limit" with the largest number of whole pages, which is above this."""
 
@@ -54,12 +55,15 @@ def processor(root: Path = ROOT) -> Processor:
 
 
 def cpu_model(cpuinfo: str) -> str | None:
-    """The first `model name` of /proc/cpuinfo; Arm kernels give none."""
+    """The first `model name` of /proc/cpuinfo; of Arm, whose kernels give none, the numbers."""
+    found: dict[str, str] = {}
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return None
+        found.setdefault(key.strip(), value.strip())
+    if "model name" in found:
+        return found["model name"]
+    numbers = [f"{key} {found[f'CPU {key}']}" for key in _ARM if f"CPU {key}" in found]
+    return f"Arm {', '.join(numbers)}" if numbers else None
 
 
 def memory(root: Path = ROOT) -> Memory:

@@ -107,6 +107,11 @@ def _against_bounds(first: Manifest, second: Manifest) -> Measured:
     gaps: list[str] = []
     differences: list[Difference] = []
     told: list[str] = []
+    bounded = {
+        (item.step, item.metric)
+        for item in first.evaluations
+        if item.subject.startswith(ENGINE) and (item.least, item.most) != (None, None)
+    }
     for key, one in recorded.items():
         other = found.get(key)
         if other is None:
@@ -116,7 +121,8 @@ def _against_bounds(first: Manifest, second: Manifest) -> Measured:
         differences += held.differences
         if one.subject.startswith(ENGINE):
             evidence += held.evidence
-            gaps += held.gaps
+            # A bound stands for the first beam, which speaks for all of them.
+            (told if (one.step, one.metric) in bounded else gaps).extend(held.gaps)
         else:
             told += [f"{line}; not the engine's" for line in (*held.evidence, *held.gaps)]
     return Measured(tuple(evidence), tuple(gaps), tuple(differences), tuple(told))

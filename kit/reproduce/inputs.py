@@ -13,6 +13,8 @@ from kit.manifests import diff
 from kit.reproduce.ladder import LEVELS, Difference, Rung
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kit.manifests.record import Manifest
     from kit.project import Project
     from kit.reproduce.side import Side
@@ -93,13 +95,7 @@ def same(recorded: Side, again: Manifest, site: Site) -> Rung:
         for item in diff.diff(first, again).differences
         if item.part in _PARTS or (item.part == "server" and item.key in _SERVER)
     ]
-    given, others = _given(first), _given(again)
-    differences += [
-        Difference(f"file given to {step}: {path}", given.get(key), others.get(key))
-        for key in {**given, **others}
-        if given.get(key) != others.get(key)
-        for step, path in [key]
-    ]
+    differences += _given(first, again)
     if site.lock is not None and first.lock != site.lock and again.lock == first.lock:
         differences.append(Difference(f"lock of {first.stack} on this host", first.lock, site.lock))
     data = again.dataset.files if again.dataset else ()
@@ -112,18 +108,27 @@ def same(recorded: Side, again: Manifest, site: Site) -> Rung:
         f"{len(again.commands)} commands",
         *([f"server {again.server.image.manifest_digest}"] if again.server else []),
     )
-    if differences:
+    if any(item.counts for item in differences):
         return Rung(LEVELS[1], "failed", "the inputs differ", evidence, tuple(differences))
-    return Rung(LEVELS[1], "passed", "all inputs are equal", evidence)
+    return Rung(LEVELS[1], "passed", "all inputs are equal", evidence, tuple(differences))
 
 
-def _given(manifest: Manifest) -> dict[tuple[str, str], str]:
-    """What the kit wrote for each step before it: step and path → digest."""
-    return {
-        (command.name, file.path): f"sha256:{file.sha256}"
-        for command in manifest.commands
-        for file in command.given
-    }
+def _given(first: Manifest, again: Manifest) -> Iterator[Difference]:
+    """Files that the kit wrote for a step otherwise than recorded; older kits recorded none."""
+    other_kit = f"written by kit {first.kit.version} and {again.kit.version}"
+    note = "" if first.kit == again.kit else other_kit
+    others = {command.name: command for command in again.commands}
+    for command in first.commands:
+        if command.name not in others:
+            continue  # which is told of the commands
+        one, other = (
+            {file.path: f"sha256:{file.sha256}" for file in each.given}
+            for each in (command, others[command.name])
+        )
+        for path in {**one, **other}:
+            if one.get(path) != other.get(path):
+                what = f"file given to {command.name}: {path}"
+                yield Difference(what, one.get(path), other.get(path), note, counts=bool(one))
 
 
 def _digest(layout: Layout, digest: Digest) -> str:

@@ -37,7 +37,8 @@ class Allocation:
         the job runs, and where Slurm does not say.
         """
         said = programs.ask(["scontrol", "show", "job", self.job])
-        state = re.search(r"\bJobState=(\w+)", said.out)
+        # Of an array, all of it is shown.
+        state = re.search(rf"\bJobId={self.job}\s.*?\bJobState=(\w+)", said.out, re.DOTALL)
         if said.problem is None and state is not None and state.group(1) != "RUNNING":
             time.sleep(_SIGNAL_SECONDS)
 

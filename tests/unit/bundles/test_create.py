@@ -442,6 +442,22 @@ def test_an_index_that_no_reader_takes_is_told(tmp_path, place, data, monkeypatc
     making.make(place, tmp_path / "other", data)
 
 
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [("MOST_VALUES", "more than 100 values"), ("MOST_OBJECTS", "file/data: 80 files")],
+)
+def test_a_bundle_that_no_reader_takes_is_not_written(tmp_path, place, monkeypatch, limit, told):
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(80):  # one object
+        (data / f"f{number}").write_bytes(b"the same")
+    monkeypatch.setattr(verifier, limit, 100 if limit == "MOST_VALUES" else 79)
+    with pytest.raises(KitError, match=told) as caught:
+        making.make(place, tmp_path / "out", data)
+    assert (caught.value.exit_code, caught.value.hint[:3]) == (2, "tar")
+    assert not list(tmp_path.rglob("part-*"))
+
+
 def test_the_longest_name_of_a_file_comes_through(tmp_path, place):
     path = tmp_path / ("n" * 255)
     path.write_bytes(b"x")

@@ -391,3 +391,29 @@ def test_a_bundle_that_was_moved_away_and_back(tmp_path, place, data):
     assert not making.make(place, tmp_path / "out", data).was_there
     known = json.loads(next((place.home / "bundles" / "made").iterdir()).read_bytes())
     assert known["made"]["sequence"] == 1
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_disk_may_get_another_number(tmp_path, place, data, monkeypatch):
+    """As those of networks and mapped ones do when a host is started."""
+    making.make(place, tmp_path / "out", data)
+    real = fingerprint.mark_of
+
+    def moved(status):
+        device, *rest = real(status)
+        return device + 1, *rest
+
+    for module in (fingerprint, plan, create):
+        monkeypatch.setattr(module, "mark_of", moved)
+    assert making.make(place, tmp_path / "out", data).was_there
+
+
+def test_a_fresh_large_file_is_hashed_once_more_for_all_its_parts(
+    tmp_path, place, hashed, monkeypatch
+):
+    monkeypatch.setattr(fingerprint, "_SETTLED", 200_000_000)
+    (tmp_path / "large").write_bytes(bytes(1 << 20))
+    settings = create.Settings("test", part_size=50_000, fill=True, jobs=8)
+    made = making.make(place, tmp_path / "out", tmp_path / "large", settings=settings)
+    assert len(made.parts) > 20
+    assert hashed == ["large", "large"]

@@ -59,6 +59,8 @@ def test_container(tmp_path, monkeypatch, files, expected):
 
 def test_processors_without_a_name():
     assert system.cpu_model("processor\t: 0\nBogoMIPS\t: 50.00\n") is None
+    grace = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd4f\nCPU revision\t: 0\n"
+    assert system.cpu_model(grace) == "Arm implementer 0x41, part 0xd4f, revision 0"
     assert system.cpu_model("processor\t: 0\nmodel name\t: AMD EPYC 9654\n") == "AMD EPYC 9654"
 
 

@@ -53,6 +53,18 @@ def test_a_gap_leaves_the_level_unchecked_and_the_rest_is_told(tmp_path: Path) -
     assert any("rouge1" in line for line in rung.evidence)
 
 
+def test_the_bound_of_the_first_beam_speaks_for_all(tmp_path: Path) -> None:
+    first = score(ENGINE, "perplexity", 12.0, most=13.0)
+    second = "TensorRT-LLM beam 1"
+    one = scored(tmp_path, first, score(second, "perplexity", 12.4))
+    other = scored(tmp_path, first, score(second, "perplexity", 12.5))
+    rung = behaviour.within_bounds(one, other, DIFFERENT)
+    assert rung.state == "passed"
+    assert any("12.4 → 12.5, without a bound" in line for line in rung.evidence)
+    alone = scored(tmp_path, score(second, "perplexity", 12.4))
+    assert behaviour.within_bounds(alone, other, DIFFERENT).state == "unchecked"
+
+
 def test_a_reference_that_is_out_of_its_bounds_is_still_no_agreement(tmp_path: Path) -> None:
     one = scored(tmp_path, score(REFERENCE, "rouge1", 20.0))
     other = scored(tmp_path, score(REFERENCE, "rouge1", 40.0))

@@ -59,3 +59,13 @@ def test_what_the_kit_wrote_for_a_step_is_an_input(tmp_path: Path) -> None:
     (item,) = rung.differences
     assert item.what.endswith(": input/prompts.csv")
     assert (item.recorded, item.found) == (f"sha256:{'a' * 64}", f"sha256:{'b' * 64}")
+
+
+def test_a_record_without_what_was_given_is_told_and_no_failure(tmp_path: Path) -> None:
+    """As older kits wrote them."""
+    command = small()["commands"][0]
+    given = {"path": "input/prompts.csv", "size": 1, "sha256": "a" * 64}
+    one = side(tmp_path, {}, commands=[{**command, "given": []}])
+    two = side(tmp_path, {}, commands=[{**command, "given": [given]}])
+    rung = inputs.same(one, two.manifest, SITE)
+    assert (rung.state, [item.counts for item in rung.differences]) == ("passed", [False])
