@@ -411,9 +411,12 @@ def test_a_disk_may_get_another_number(tmp_path, place, data, monkeypatch):
 def test_a_fresh_large_file_is_hashed_once_more_for_all_its_parts(
     tmp_path, place, hashed, monkeypatch
 ):
-    monkeypatch.setattr(fingerprint, "_SETTLED", 200_000_000)
+    monkeypatch.setattr(fingerprint, "_SETTLED", 60_000_000_000)
+    waited = []
+    monkeypatch.setattr(fingerprint.time, "sleep", waited.append)
     (tmp_path / "large").write_bytes(bytes(1 << 20))
     settings = create.Settings("test", part_size=50_000, fill=True, jobs=8)
     made = making.make(place, tmp_path / "out", tmp_path / "large", settings=settings)
     assert len(made.parts) > 20
     assert hashed == ["large", "large"]
+    assert waited == [60]
