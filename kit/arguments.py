@@ -298,9 +298,6 @@ def _bundle(command: Parser) -> None:
         "instead of those in KIT_HOME/trusted-keys",
     )
     command.add_argument("--jobs", type=int, metavar="N", help="threads, by default one a core")
-    command.add_argument(
-        "--sync", action="store_true", help="create, load: wait until the disk has all of it"
-    )
     what = command.add_argument_group("create")
     for name, meta, text in (
         ("stack", "S", "its image, lock, inputs, models"),

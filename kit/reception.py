@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kit.digest import CHUNK, Digest
 from kit.errors import content_error
-from kit.files import disk_errors, make_folder, sync_folder
+from kit.files import disk_errors, make_folder, sync_disk, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,8 +76,7 @@ class Unsettled:
         if not rows:
             return
         try:
-            # It tells of no error, unlike a flush of each; whoever uses a file hashes it again.
-            os.sync()
+            sync_disk(rows[0][1].parent)
             for _, partial, place in rows:
                 self.folders.update(_move(partial, place))
         finally:

@@ -1,7 +1,6 @@
 """Making a bundle, or finding that it is there: the same request twice costs a look at each file.
 
-Nobody waits for the disk unless told to, as with `cp`: a bundle carries the digests of all that is
-in it, so that what a power cut took is found, here by the next run and at the site by everybody.
+A bundle that has its name is on the disk.
 """
 
 from __future__ import annotations
@@ -13,19 +12,18 @@ import re
 import shlex
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import kit
 from kit import files
 from kit.bundles import fingerprint
 from kit.bundles.fingerprint import mark_of
-from kit.digest import Digest
-from kit.errors import ExitCode, KitError, content_error, usage_error
+from kit.errors import ExitCode, KitError, usage_error
 from kit.files import disk_errors, locked, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from kit.bundles.contents import Content
     from kit.bundles.fingerprint import Print
@@ -53,7 +51,6 @@ class Settings:
         sequence: which delivery of that name it is; None counts on.
         key: private key that signs, as `ssh-keygen` takes it.
         jobs: threads.
-        sync: wait until the disk has all of it.
     """
 
     name: str
@@ -63,7 +60,6 @@ class Settings:
     sequence: int | None = None
     key: Path | None = None
     jobs: int = 1
-    sync: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +84,10 @@ class Made:
 
 
 class _Noted(NamedTuple):
-    """What was made, and what of its note is not so any more and digests have to decide.
-
-    `boot` is the session of the host that it was made in; None if the disk has all of it.
-    """
+    """What was made, and what of its note is not so any more and digests have to decide."""
 
     made: Made
     moved: frozenset[str]
-    boot: str | None
 
 
 def create(project: Project, contents: Sequence[Content], out: Path, settings: Settings) -> Made:
@@ -197,9 +189,8 @@ class Bundle:
         with disk_errors(self.out):
             (self.partial / JOURNAL).unlink(missing_ok=True)
             self.partial.rename(self.out)
-            if self.settings.sync:
-                files.sync_folder(self.out)
-                files.sync_folder(self.out.parent)
+            files.sync_folder(self.out)
+            files.sync_folder(self.out.parent)
 
     def made(self, index: Index) -> Made:
         """What is said of a bundle with this index."""
@@ -238,18 +229,8 @@ class Bundle:
             or ("times" in noted.moved and not self.is_whole(noted.made))
         ):
             raise self.refused()
-        boot = noted.boot
-        # What was in memory only when it was made may be lost since.
-        if "boot" in noted.moved:
-            self.refuse_lost(noted.made)
-            boot = None
-        if self.settings.sync and boot is not None:
-            with disk_errors(self.out):
-                files.sync_files(self.out)
-                files.sync_folder(self.out.parent)
-            boot = None
-        if noted.moved or boot != noted.boot:
-            self.note(noted.made, self.out, on_disk=boot is None)
+        if noted.moved:
+            self.note(noted.made, self.out)
         return noted.made
 
     def noted(self, folder: Path) -> _Noted | None:
@@ -270,10 +251,7 @@ class Bundle:
             if known.get("request") != self.request:
                 return None
             moved.add("stamp")
-        boot = known.get("boot", "")
-        if boot not in (None, _boot()):
-            moved.add("boot")
-        return _Noted(made, frozenset(moved), boot)
+        return _Noted(made, frozenset(moved))
 
     def is_same(self, made: Made) -> bool:
         """Whether the files have the content that was carried.
@@ -315,31 +293,11 @@ class Bundle:
             hint=f"{hint}, or: rm -r {shlex.quote(str(self.out))}",
         )
 
-    def refuse_lost(self, made: Made) -> None:
-        """Hold the parts against their digests.
-
-        Raises:
-            KitError: one is not as it was made (exit 4).
-        """
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(self.settings.jobs) as pool:
-            paths = [self.out / name for name, _, _ in made.parts]
-            found = pool.map(Digest.of_file, paths)
-            for path, (_, _, expected), digest in zip(paths, made.parts, found, strict=True):
-                if digest.hex != expected:
-                    raise content_error(
-                        f"{path}: damaged since it was made: expected {expected}, "
-                        f"found {digest.hex}",
-                        hint=f"rm -r {shlex.quote(str(self.out))}, and the same command again",
-                    )
-
-    def note(self, made: Made, folder: Path, *, on_disk: bool) -> None:
-        """Write down what `folder` has, and in which session of the host if its disk may not."""
+    def note(self, made: Made, folder: Path) -> None:
+        """Write down what `folder` has."""
         told = self.description(made, folder)
         told["stamp"] = self.stamp if self.settled else None
         told["request"] = self.request
-        told["boot"] = None if on_disk else _boot()
         write_json(self.mark, told)
 
     def description(self, made: Made, folder: Path) -> dict[str, Any]:
@@ -357,11 +315,6 @@ class Bundle:
             "files": [[name, *mark[1:4]] for name, mark in marks.items()],
             "times": [mark[4] for mark in marks.values()],
         }
-
-
-def _boot() -> str:
-    """Which session of the host this is: another one after every start of its kernel."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Objects are first written beside the store, each under its digest. When the last one is right, they
 are linked to where they belong: blobs of images, inputs in the store, files in folders. Killed at
-any moment, the same command goes on. Nobody waits for the disk unless told to, as with `cp`.
+any moment, the same command goes on. What is loaded is on the disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kit.bundles.fingerprint import SMALL
 from kit.console import progress
 from kit.digest import Digest
 from kit.errors import content_error, environment_error
-from kit.files import disk_errors, locked, make_folder, write_json
+from kit.files import disk_errors, locked, make_folder, write_back, write_json
 from kit.images import records
 from kit.images.oci import Layout
 from kit.store import Store
@@ -72,7 +72,6 @@ def load(
     *,
     allow_rollback: bool = False,
     jobs: int = 1,
-    sync: bool = False,
 ) -> Loaded:
     """Verify a bundle and import all of it.
 
@@ -82,8 +81,6 @@ def load(
         keys: blobs of the keys that may have signed it.
         allow_rollback: take an older delivery than the last.
         jobs: threads.
-        sync: wait until the disk has all of it. Without, a power cut soon after may leave files
-            damaged; their users hash them and say so, and the same load replaces them.
 
     Raises:
         KitError: not verified, older than the last one, or the site lacks what a delta needs
@@ -105,10 +102,10 @@ def load(
         work.stage()
         work.stage_required(required)
         admitted = admission.admit(project, index, work.staging)
+        files.sync_disk(home)
         places = work.commit(admitted)
         notes = work.notes(places)
-        if sync:
-            os.sync()
+        files.sync_disk(home)
         site.remember(project, index, report.signer, places, work.origins)
         shutil.rmtree(work.staging, ignore_errors=True)
     pinned = report.pinned
@@ -237,12 +234,16 @@ class _Loading:
             place.unlink()
         hasher = hashlib.sha256()
         descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        written = 0
         try:
             for piece in stream.pieces(item.offset, item.size):
                 hasher.update(piece)
                 rest = piece
                 while rest:
                     rest = rest[os.write(descriptor, rest) :]
+                written += len(piece)
+                if item.size >= SMALL:
+                    write_back(descriptor, written)
             os.fchmod(descriptor, 0o444)  # whatever the umask: containers have another user
         except verifier.Gap:
             return False

@@ -18,7 +18,7 @@ from kit.bundles.fingerprint import Print, is_settled, read_all
 from kit.bundles.verifier import part_name
 from kit.digest import CHUNK
 from kit.errors import environment_error
-from kit.files import disk_errors
+from kit.files import disk_errors, write_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -179,3 +179,4 @@ def _write(stream: FileIO, *pieces: bytes | bytearray | memoryview) -> None:
             count -= len(left.pop(0))
         if left:
             left[0] = left[0][count:]
+    write_back(stream.fileno(), stream.tell())

@@ -106,9 +106,8 @@ class Writing:
                 if path.name not in whole | {JOURNAL}:  # begun by a run that was killed
                     path.unlink()
             self.write_beside(text, index, plan_)
-            if self.settings.sync:
-                files.sync_files(self.folder)
-            self.bundle.note(made, self.folder, on_disk=self.settings.sync)
+            files.sync_files(self.folder)
+            self.bundle.note(made, self.folder)
             self.bundle.give_name()
         return made
 

@@ -48,10 +48,10 @@ def run(options: argparse.Namespace) -> int:
 _OPTIONS = {
     "create": (
         *("stack", "example", "model", "dataset", "manifest", "file", "name", "sequence"),
-        *("without_inputs", "without_kit", "part_size", "since", "key", "jobs", "sync"),
+        *("without_inputs", "without_kit", "part_size", "since", "key", "jobs"),
     ),
     "verify": ("key", "jobs", "receipt", "sign_with"),
-    "load": ("key", "jobs", "receipt", "sign_with", "allow_rollback", "sync"),
+    "load": ("key", "jobs", "receipt", "sign_with", "allow_rollback"),
     "list": (),
     "push": ("key", "jobs", "target"),
     "export": ("to",),
@@ -138,7 +138,6 @@ def _create(place: Project, options: argparse.Namespace) -> int:
         sequence=options.sequence,
         key=Path(options.key[0]) if options.key else None,
         jobs=jobs(options.jobs),
-        sync=options.sync,
     )
     watch = Stopwatch()
     made = create.create(place, gather.gather(place, request), out, settings)

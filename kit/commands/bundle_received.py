@@ -58,7 +58,6 @@ def load(place: Project, options: argparse.Namespace) -> int:
         keys,
         allow_rollback=options.allow_rollback,
         jobs=jobs(options.jobs),
-        sync=options.sync,
     )
     index = loaded.index
     if options.receipt:

@@ -392,7 +392,7 @@ def test_many_files_are_settled_together(store, monkeypatch):
     """Each file is whole on the disk before it gets its name; names are made to last at the end."""
     done = []
     monkeypatch.setattr(receptions, "sync_folder", done.append)
-    monkeypatch.setattr(receptions.os, "sync", lambda: done.append("sync"))
+    monkeypatch.setattr(receptions, "sync_disk", lambda folder: done.append((folder, "sync")))
     unsettled = receptions.Unsettled()
     contents = [bytes([n]) * 100 for n in range(20)]
     digests = [Digest.of_bytes(content) for content in contents]
@@ -402,7 +402,7 @@ def test_many_files_are_settled_together(store, monkeypatch):
     assert not any(store.has(digest) for digest in digests), "none is durable"
     store.settle(unsettled)
     places = {store.path(digest).parent for digest in digests}
-    assert done[0] == "sync"
+    assert done[0] == (store.root / "partial", "sync")
     assert set(done[1:]) == places | {store.root / "sha256"}
     assert [store.path(digest).read_bytes() for digest in digests] == contents
     assert partials(store) == []

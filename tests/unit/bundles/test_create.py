@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
@@ -220,40 +219,28 @@ def test_nothing_is_done_when_nothing_has_changed(tmp_path, place, data):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
 
 
-@pytest.mark.parametrize("sync", [False, True])
-def test_what_a_power_cut_took_is_found(tmp_path, place, data, monkeypatch, sync):
-    """Without `sync` a bundle is looked at once more when the host has been started again."""
-    making.make(place, tmp_path / "out", data, settings=settings(sync=sync))
-    hashed = []
-    real = Digest.of_file
-    monkeypatch.setattr(Digest, "of_file", lambda path: hashed.append(path.name) or real(path))
-    assert making.make(place, tmp_path / "out", data).was_there
-    assert hashed == []
-    monkeypatch.setattr(create, "_boot", lambda: "another")
-    assert making.make(place, tmp_path / "out", data).was_there
-    parts = sorted(path.name for path in (tmp_path / "out").glob("part-*"))
-    assert sorted(hashed) == ([] if sync else parts)
-    hashed.clear()
-    assert making.make(place, tmp_path / "out", data).was_there
-    assert hashed == []
+def test_a_bundle_that_has_its_name_is_on_the_disk(tmp_path, place, data, monkeypatch):
+    out, events = tmp_path / "out", []
+    real, rename = os.fsync, Path.rename
 
+    def fsync(descriptor):
+        events.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
 
-def test_a_part_that_a_power_cut_emptied_is_named(tmp_path, place, data, monkeypatch):
-    made = making.make(place, tmp_path / "out", data)
-    part = tmp_path / "out" / "part-0002"
-    part.write_bytes(bytes(part.stat().st_size))
-    mark = next((place.home / "bundles" / "made").iterdir())
-    known = json.loads(mark.read_bytes())
-    # On some file systems the file has its size and times, and zeros.
-    [number] = [n for n, row in enumerate(known["files"]) if row[0] == part.name]
-    changed = fingerprint.mark_of(part.lstat())
-    known["files"][number][1:], known["times"][number] = changed[1:4], changed[4]
-    mark.write_text(json.dumps(known))
-    assert making.make(place, tmp_path / "out", data).was_there
-    monkeypatch.setattr(create, "_boot", lambda: "another")
-    with pytest.raises(KitError, match=f"part-0002: damaged.*{made.parts[1][2]}") as caught:
-        making.make(place, tmp_path / "out", data)
-    assert caught.value.exit_code == 4
+    def named(path, target):
+        events.append((path, target))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", named)
+    making.make(place, out, data)
+    moved = events.index((tmp_path / ".out.partial", out))
+    before, after = set(events[:moved]), set(events[moved:])
+    assert before >= {tmp_path / ".out.partial" / path.name for path in out.iterdir()}
+    assert after >= {out, tmp_path}
+    [note] = (place.home / "bundles" / "made").iterdir()
+    noted = next(n for n, event in enumerate(events) if note.name in str(event))
+    assert set(events[:noted]) >= {tmp_path / ".out.partial" / path.name for path in out.iterdir()}
 
 
 def test_a_part_that_was_lost_with_its_memory_is_written_again(tmp_path, place, data, monkeypatch):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kit import files as files_
 from kit.bundles import create, load, site, verifier
 from kit.bundles.contents import Content, Entry
 from kit.digest import Digest
@@ -60,6 +61,22 @@ def test_loading_twice_changes_nothing(bundle, there):
     before = everything(there)
     making.take(there, bundle)
     assert everything(there) == before
+
+
+def test_what_stands_where_it_belongs_is_on_the_disk(bundle, there, monkeypatch):
+    """What is written reaches the disk before it gets its names, and these before they are told."""
+    states = []
+    home = there.home / "bundles"
+
+    def seen(folder):
+        assert folder.stat().st_dev == there.home.stat().st_dev
+        staged = list((home / "loading").glob("*/*"))
+        states.append((bool(staged), (home / "content").exists(), site.last(there, "test")))
+
+    monkeypatch.setattr(files_, "sync_disk", seen)
+    making.take(there, bundle)
+    assert states == [(True, False, None), (True, True, None)]
+    assert site.last(there, "test") is not None
 
 
 @pytest.mark.parametrize("name", ["part-0001", "part-0004", "bundle.json", "SHA256SUMS"])

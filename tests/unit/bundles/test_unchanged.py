@@ -293,10 +293,9 @@ STEPS = {
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("sync", [False, True])
-def test_killed_at_the_end(tmp_path, place, data, monkeypatch, step, sync):
+def test_killed_at_the_end(tmp_path, place, data, monkeypatch, step):
     """The same command ends with the bundle; what comes after has the next number."""
-    chosen = create.Settings("test", part_size=20_000, sync=sync)
+    chosen = create.Settings("test", part_size=20_000)
     making.make(making.project(tmp_path / "calm"), tmp_path / "calm-out", data, settings=chosen)
     where, name, action = STEPS[step]
     out = tmp_path / "out"
