@@ -19,7 +19,9 @@ def main() -> int:
     gc.set_threshold(100_000)
     from kit.cli import run
 
-    return run(sys.argv[1:])
+    code = run(sys.argv[1:])
+    gc.freeze()  # nor is it worth a look at the end
+    return code
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from kit import __version__
@@ -20,6 +21,15 @@ class Parser(argparse.ArgumentParser):
     """What the words behind `--` become, where they are another program's."""
     fill: Callable[[Parser], None] | None = None
     """Adds the options."""
+
+    def __init__(self, **options: Any) -> None:
+        # One is made to check each option; how wide a terminal is, is of no use there.
+        super().__init__(formatter_class=partial(argparse.HelpFormatter, width=80), **options)
+
+    def format_help(self) -> str:
+        """As wide as the terminal."""
+        self.formatter_class = argparse.HelpFormatter
+        return super().format_help()
 
     def filled(self) -> Parser:
         """Itself, with its options."""
@@ -55,8 +65,8 @@ class Command(NamedTuple):
     fill: Callable[[Parser], None]
 
 
-def parser() -> Parser:
-    """The whole command line."""
+def parser(wanted: str | None = None) -> Parser:
+    """The command line: all of it, or only the command that is wanted, if there is such a one."""
     top = Parser(
         prog="kit",
         description="Reproducible builds of TensorRT-LLM engines, with the network off.",
@@ -64,8 +74,11 @@ def parser() -> Parser:
         "kit run gpt2-tiny --stack rehearsal --release 0.9.0",
     )
     top.add_argument("--version", action="version", version=f"kit {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for name, purpose, example, fill in COMMANDS:
+    commands = top.add_subparsers(
+        metavar="COMMAND", required=True, parser_class=Parser, prog=top.prog
+    )
+    found = [command for command in COMMANDS if command.name == wanted]
+    for name, purpose, example, fill in found or COMMANDS:
         command = commands.add_parser(
             name, help=purpose, description=purpose, epilog=f"example: {example}"
         )

@@ -23,7 +23,8 @@ BROKEN_PIPE = 141
 
 def run(arguments: Sequence[str]) -> int:
     """Parse, call the command, turn what it raises into one message and an exit code."""
-    options = arguments_.parser().parse_args(list(arguments))
+    words = list(arguments)
+    options = arguments_.parser(words[0] if words else None).parse_args(words)
 
     def command() -> int:
         code: int = importlib.import_module(f"kit.commands.{options.module}").run(options)

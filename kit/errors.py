@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -46,6 +45,8 @@ def content_error(message: str, hint: str | None = None) -> KitError:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Name the closest of `known`, or all of them: the tail of an "unknown X" message."""
+    import difflib
+
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:

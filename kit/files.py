@@ -7,10 +7,7 @@ import errno
 import fcntl
 import json
 import os
-import shlex
-import shutil
 import stat
-import tempfile
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
@@ -36,6 +33,8 @@ def atomic_writer(path: Path, mode: int = 0o644, *, durable: bool = True) -> Ite
     Raises:
         KitError: the disk is full, may not be written, or fails (exit 3).
     """
+    import tempfile
+
     with disk_errors(path):
         make_folder(path.parent)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -218,6 +217,8 @@ def _hint(other_home: str, look: str, path: Path | None) -> str | None:
         return None
     if _is_at_home(path):
         return f"export KIT_HOME=<{other_home}>"
+    import shlex
+
     return f"{look} {shlex.quote(str(_existing(path)))}"
 
 
@@ -240,6 +241,8 @@ def _existing(path: Path) -> Path:
 
 def free_bytes(path: Path) -> int:
     """Bytes free on the disk of `path`, which need not exist yet."""
+    import shutil
+
     return shutil.disk_usage(_existing(path)).free
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kit.errors import environment_error, nearest, usage_error
 
@@ -13,8 +13,7 @@ _BUNDLED = _PACKAGE / "bundled"
 """The project that an installed kit brings along."""
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(NamedTuple):
     """A folder with `lockfiles/` and `dockerfiles/`, and the home of everything derived from it."""
 
     root: Path

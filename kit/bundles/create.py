@@ -9,8 +9,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kit.bundles.contents import Content
-    from kit.bundles.fingerprint import Print
+    from kit.bundles.fingerprint import Mark, Print
     from kit.bundles.verifier import Index
     from kit.project import Project
 
@@ -34,12 +32,13 @@ DEFAULT_PART_SIZE = 4_000_000_000
 """Bytes: below what FAT32 and most scanners for malware take."""
 LARGEST = (1 << 53) - 1
 """Of part sizes and sequence numbers: beyond it, some readers of JSON round."""
+_ROWS = 512
+"""Lines that are hashed together."""
 JOURNAL = ".journal"
 """What is done, in the folder of a bundle that is not whole yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """How a bundle is made.
 
     Attributes:
@@ -62,8 +61,7 @@ class Settings:
     jobs: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(NamedTuple):
     """A finished bundle; `parts`: name, bytes, SHA-256; `was_there` if it was made before."""
 
     folder: Path
@@ -129,16 +127,18 @@ class Bundle:
             from kit.bundles import sign
 
             self.key = sign.public_key(settings.key)
-        self.marks = fingerprint.marks(
-            dict.fromkeys(
-                entry.source
-                for content in contents
-                for entry in content.all_entries
-                if isinstance(entry.source, str)
-            )
-        )
-        self.stamp = self.stamped("{} {} {} {} {}")
+        self.stamp = self.stamped("%d %d %d %d %d")
         self.settled = True
+
+    @cached_property
+    def marks(self) -> dict[str, Mark]:
+        """The state of every file."""
+        return {
+            entry.source: entry.mark or fingerprint.looked_at(entry.source)
+            for content in self.contents
+            for entry in content.all_entries
+            if isinstance(entry.source, str)
+        }
 
     @cached_property
     def request(self) -> str:
@@ -147,26 +147,33 @@ class Bundle:
         The last of the times also moves when a file gets another mode, or a hard link, as `kit
         build` and `kit run` make them to the store; the number of a disk, when a host is started.
         """
-        return self.stamped("{2} {3}")
+        return self.stamped("%d %d", slice(2, 4))
 
-    def stamped(self, told: str) -> str:
+    def stamped(self, told: str, of_marks: slice = slice(None)) -> str:
         """What all bytes follow from as long as no file changes: no digest is needed to say it.
 
-        `told` is the format of marks, which may leave out some of them.
+        Args:
+            told: how marks are written.
+            of_marks: what is told of each.
         """
         chosen = self.settings
         since = chosen.since.identity if chosen.since else ""
+        hasher = hashlib.sha256()
         # No name has a zero byte in it.
         rows = [kit.__version__, f"{chosen.name}\0{chosen.part_size}\0{chosen.fill}\0{since}"]
         for content in self.contents:
             rows.append(f"{content.label}\0{content.stack}\0{content.why}")
-            for title, role, source, _ in content.all_entries:
+            for title, role, source, _, mark in content.all_entries:
                 if isinstance(source, str):
-                    state = told.format(*self.marks[source])
+                    state = told % (mark or self.marks[source])[of_marks]
                 else:
                     state = hashlib.sha256(source).hexdigest()
                 rows.append(f"\0{title}\0{role}\0{state}")
-        return hashlib.sha256("\0".join(rows).encode(errors="surrogatepass")).hexdigest()
+                if len(rows) == _ROWS:
+                    hasher.update("\0".join(rows).encode(errors="surrogatepass"))
+                    rows = [""]
+        hasher.update("\0".join(rows).encode(errors="surrogatepass"))
+        return hasher.hexdigest()
 
     def settle(self, prints: Mapping[str, Print]) -> None:
         """Whether the stamp tells every other state of the files from that which was hashed."""
@@ -277,6 +284,8 @@ class Bundle:
 
     def refused(self) -> KitError:
         """That something else stands there, and what to do about it."""
+        import shlex
+
         from kit.bundles import verifier
 
         try:
@@ -307,7 +316,7 @@ class Bundle:
             if folder == self.partial:
                 paths = [path for path in paths if path.name != JOURNAL]
             marks = {path.name: mark_of(path.lstat()) for path in paths}
-        told = asdict(made)
+        told = made._asdict()
         del told["folder"], told["was_there"]
         told["parts"] = [list(part) for part in made.parts]
         return {

@@ -13,15 +13,13 @@ import stat
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kit.digest import CHUNK, Digest
 from kit.errors import content_error, usage_error
 from kit.files import disk_errors, write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 Mark = tuple[int, int, int, int, int]
@@ -36,8 +34,7 @@ SMALL = 1 << 16
 """Bytes of a file whose content costs less than its name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Print:
+class Print(NamedTuple):
     """A file's mark when it was hashed, and its digest.
 
     Attributes:
@@ -69,22 +66,13 @@ def is_settled(mark: Mark, start: int) -> bool:
     return mark[4] < latest and not latest <= mark[3] <= start
 
 
-def marks(paths: Iterable[str]) -> dict[str, Mark]:
-    """The mark of every file.
+def looked_at(path: str) -> Mark:
+    """The mark of a file as it is now.
 
     Raises:
         KitError: not there (exit 2), no regular file (exit 4), cannot be read (exit 3).
     """
-    found = {}
-    for path in paths:  # of which there may be ten thousand
-        try:
-            status = os.stat(path)  # noqa: PTH116
-        except OSError:
-            status = None
-        if status is None or not stat.S_ISREG(status.st_mode):
-            status = _status(path)  # which says what is wrong
-        found[path] = mark_of(status)
-    return found
+    return mark_of(_status(path))
 
 
 class Memory:
@@ -142,7 +130,7 @@ def hashed_for_good(path: str) -> Print:
     if not is_settled(before, time.time_ns()):
         time.sleep(_SETTLED / 1e9)  # by whatever clock the disk has, the next change is later
     found = hashed(path)
-    return replace(found, settled=found.mark == before)
+    return found._replace(settled=found.mark == before)
 
 
 def hashed(path: str, on_bytes: Callable[[int], object] = lambda _: None) -> Print:
@@ -189,6 +177,8 @@ def _pieces(descriptor: int, size: int) -> Iterator[bytes | memoryview]:
     if size < SMALL:  # a buffer would cost more than its content
         yield os.read(descriptor, SMALL)
         return
+    from kit.digest import CHUNK
+
     buffer = memoryview(bytearray(CHUNK))
     while count := os.readv(descriptor, [buffer]):
         yield buffer[:count]
@@ -199,6 +189,8 @@ def batches(files: Mapping[str, Mark]) -> Iterator[list[str]]:
 
     What a small one costs is the interpreter, of which there is one for all threads.
     """
+    from kit.digest import CHUNK
+
     small = [path for path, mark in files.items() if mark[2] < SMALL]
     if small:
         yield small
@@ -250,6 +242,8 @@ def _status(path: str) -> os.stat_result:
 
 
 def _read(memory: Path) -> dict[Mark, str]:
+    from kit.digest import Digest
+
     try:
         rows: Any = json.loads(memory.read_bytes())
         return {

@@ -6,20 +6,21 @@ import json
 import operator
 import os
 import re
-from dataclasses import dataclass, replace
+import stat
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from kit.bundles.contents import Content, Entry, canonical
+from kit.bundles import fingerprint
+from kit.bundles.contents import Content, Entry
 from kit.console import note
-from kit.digest import Digest
 from kit.errors import content_error, nearest, usage_error
 from kit.files import disk_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
+    from kit.digest import Digest
     from kit.images.oci import Image, Layout
     from kit.locks.lock import Input, Lock
     from kit.manifests.record import Manifest
@@ -31,8 +32,7 @@ _RECORDED = ("key", "lock", "manifest_digest", "engine")
 """What of the record of a build leaves the host: nothing with a path in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What whoever makes a bundle asks for."""
 
     stacks: tuple[str, ...] = ()
@@ -106,11 +106,12 @@ class _Gathering:
 
     def add(self, content: Content) -> None:
         there = self.found.setdefault((content.kind, content.name), content)
-        if replace(there, why=content.why, stack=content.stack) != content:
+        if there is not content and _unmarked(there) != _unmarked(content):
             raise usage_error(f"two different things are called {content.label}: rename one")
 
     def add_stack(self, stack: str) -> None:
         """Image, intent, lock, inputs, models, bill of materials, provenance."""
+        from kit.bundles.documents import canonical
         from kit.images import build, records
         from kit.locks import lock as locks
 
@@ -230,6 +231,7 @@ class _Gathering:
 
     def add_run(self, given: Path) -> None:
         """A manifest, every file beside it that it vouches for, and the image that it ran in."""
+        from kit.digest import Digest
         from kit.manifests import record
 
         path = record.locate(given)
@@ -261,6 +263,8 @@ class _Gathering:
 
     def add_model_of(self, manifest: Manifest, run: str) -> None:
         """The model that a run read, so that it can be run again; one of a user's own is named."""
+        from kit.digest import Digest
+
         model = manifest.model
         store = self.store
         if not model.files or any(Path(given).name == model.name for given in self.request.models):
@@ -277,7 +281,7 @@ class _Gathering:
         there = self.found.get((found.kind, found.name), found)
         # Two states of one model may have been run: a site finds their files by digest.
         self.add(
-            found if there.entries == found.entries else replace(found, name=f"{model.name}-{run}")
+            found if there.entries == found.entries else found._replace(name=f"{model.name}-{run}")
         )
 
     def add_run_documents(self, name: str, manifest: Manifest) -> None:
@@ -301,7 +305,7 @@ def _title(item: Input) -> str:
 
 
 def _by_title(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    return tuple(sorted(entries, key=lambda entry: entry.title))
+    return tuple(sorted(entries, key=operator.itemgetter(0)))
 
 
 def _pretty(document: object) -> bytes:
@@ -315,34 +319,54 @@ def _folder(kind: str, path: Path, why: str, role: str) -> Content:
         return Content(kind, name, "", why, (Entry(name, role, str(path.absolute())),))
     if not path.is_dir():
         raise usage_error(f"{path}: there is no such file or folder")
-    entries = [Entry(title, role, file) for title, file in _walk(path.absolute())]
+    entries = _walk(path.absolute(), role)
     if not entries:
         raise usage_error(f"{path}: nothing in it")
-    return Content(kind, name, "", why, tuple(entries))
+    return Content(kind, name, "", why, _by_title(entries))
 
 
-def _walk(folder: Path) -> Sequence[tuple[str, str]]:
-    """Titles and files; written for ten thousand of them at every `kit bundle create`."""
-    top = os.path.realpath(folder)
+def _walk(folder: Path, role: str) -> list[Entry]:
+    """All files, as they are now; written for ten thousand of them at every `create`."""
     found = []
     left = [("", str(folder))]
     while left:
         prefix, base = left.pop()
-        with disk_errors(Path(base)), os.scandir(base) as entries:
-            for entry in entries:
-                if entry.is_symlink():
-                    target = os.path.realpath(entry.path)
-                    if not target.startswith(top + os.sep):
-                        raise usage_error(
-                            f"{entry.path}: a link out of the folder",
-                            hint=f"cp -rL {folder} COPY",
-                        )
-                    if entry.is_dir():
-                        raise usage_error(
-                            f"{entry.path}: a link to a folder", hint=f"cp -rL {folder} COPY"
-                        )
-                if entry.is_dir():
-                    left.append((f"{prefix}{entry.name}/", entry.path))
-                else:
-                    found.append((f"{prefix}{entry.name}", entry.path))
-    return sorted(found, key=operator.itemgetter(0))
+        with disk_errors(Path(base)):
+            descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                for name in os.listdir(descriptor):  # noqa: PTH208 (an open one)
+                    status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    path = f"{base}/{name}"
+                    if stat.S_ISDIR(status.st_mode):
+                        left.append((f"{prefix}{name}/", path))
+                        continue
+                    if stat.S_ISREG(status.st_mode):
+                        mark = fingerprint.mark_of(status)
+                    else:
+                        _refuse_link_out(Path(path), folder)
+                        mark = fingerprint.looked_at(path)
+                    found.append(Entry(prefix + name, role, path, None, mark))
+            finally:
+                os.close(descriptor)
+    return found
+
+
+def _refuse_link_out(path: Path, folder: Path) -> None:
+    """Refuse what a site would not have, or have twice.
+
+    Raises:
+        KitError: a link out of the folder, or to a folder (exit 2).
+    """
+    if not path.is_symlink():
+        return
+    hint = f"cp -rL {folder} COPY"
+    if not os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep):
+        raise usage_error(f"{path}: a link out of the folder", hint=hint)
+    if path.is_dir():
+        raise usage_error(f"{path}: a link to a folder", hint=hint)
+
+
+def _unmarked(content: Content) -> Content:
+    """What it carries, whoever wants it and whenever it was looked at."""
+    plain = tuple(entry._replace(mark=None) for entry in content.entries)
+    return content._replace(why="", stack="", entries=plain)

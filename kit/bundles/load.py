@@ -175,7 +175,7 @@ class _Loading:
         large = [number for number, item in enumerate(items) if item.size >= SMALL]
         large.sort(key=lambda number: -items[number].size)
         with (
-            verifier.Stream(self.folder, self.index) as stream,
+            verifier.Stream(self.folder, self.index, once=True) as stream,
             progress(self.index.size, f"load {self.index.name}") as bar,
             ThreadPoolExecutor(self.jobs) as pool,
         ):

@@ -13,9 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import kit
-from kit.bundles import contents as contents_
-from kit.bundles import fingerprint, verifier
-from kit.bundles.contents import EMPTY, Known
+from kit.bundles import documents, fingerprint, verifier
+from kit.bundles.documents import EMPTY, Known
 from kit.bundles.fingerprint import SMALL, hashed, mark_of
 from kit.digest import CHUNK
 from kit.errors import content_error, usage_error
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from kit.bundles.verifier import Index, Item
     from kit.errors import KitError
 
-OCI_LAYOUT = contents_.canonical({"imageLayoutVersion": "1.0.0"})
+OCI_LAYOUT = documents.canonical({"imageLayoutVersion": "1.0.0"})
 LARGE = 1 << 26
 """Bytes of a file that is worth a part of its own."""
 _MOST_LARGE = 1000
@@ -260,7 +259,7 @@ def plan(
     known = tuple(_known(content, prints) for content in contents)
     sources: dict[str, str | bytes] = {}
     sizes: dict[str, int] = {}
-    index = contents_.layout_index(known)
+    index = documents.layout_index(known)
     head = [_add(sources, sizes, content) for content in (OCI_LAYOUT, index)]
     if since is None and any(item.content.image is None for item in known):
         _add(sources, sizes, EMPTY)

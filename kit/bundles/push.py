@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from kit.bundles import verifier
-from kit.bundles.contents import EMPTY, artifact
+from kit.bundles.documents import EMPTY, artifact
 from kit.console import visible
 from kit.digest import Digest
 from kit.errors import content_error, environment_error, usage_error

@@ -7,7 +7,6 @@ the kit's catalogue is built, run and reproduced at the site as if it were.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kit.errors import content_error
@@ -77,5 +76,5 @@ def project_with(project: Project, stack: str, lock: str) -> Project:
     for root in project.roots_of(stack):
         path = root / "lockfiles" / f"{stack}.lock.yaml"
         if path.exists() and str(locks.load(path).digest) == lock:
-            return replace(project, root=root)
+            return project._replace(root=root)
     return project

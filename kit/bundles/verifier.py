@@ -53,6 +53,8 @@ MOST_VALUES = 2_000_000
 _LARGEST = 1 << 53
 _DEEPEST = 8
 _CHUNK = 1 << 20
+_KEPT = 8 << 20
+"""Bytes that memory may keep of what is read once."""
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -696,12 +698,18 @@ class Gap(Exception):  # noqa: N818 (no error of its own)
 
 
 class Stream:
-    """The parts of a bundle as one stream, for any number of threads."""
+    """The parts of a bundle as one stream, for any number of threads.
 
-    def __init__(self, folder: Path, index: Index, absent: Iterable[str] = ()) -> None:
+    With `once`, memory gives up what has been read; nobody will read it again soon.
+    """
+
+    def __init__(
+        self, folder: Path, index: Index, absent: Iterable[str] = (), *, once: bool = False
+    ) -> None:
         self._folder = folder
         self._index = index
         self._absent = frozenset(absent)
+        self._once = once
         # One a thread: of small parts there are more than a process may have open.
         self._open: dict[int, tuple[str, int]] = {}
 
@@ -737,12 +745,16 @@ class Stream:
         if part.name in self._absent:
             raise Gap(part)
         while count:
+            descriptor = self._descriptor(part.name)
             try:
-                found = os.preadv(self._descriptor(part.name), [buffer[:count]], offset)
+                found = os.preadv(descriptor, [buffer[:count]], offset)
             except OSError as error:
                 raise Refused(f"{part.name}: cannot be read: {error.strerror}", 3) from error
             if not found:
                 raise Gap(part)
+            if self._once and found == _CHUNK:
+                start = max(0, offset + found - _KEPT)  # what is not whole in it stays
+                os.posix_fadvise(descriptor, start, _KEPT, os.POSIX_FADV_DONTNEED)
             yield buffer[:found]
             offset += found
             count -= found

@@ -540,7 +540,7 @@ def test_a_name_with_dots_is_no_pattern(refused):
 @pytest.mark.usefixtures("server")
 def test_a_home_with_blanks(project, base, keyring_deb, client, tmp_path):
     home = tmp_path / "my home, [really] 100%"
-    other = replace(project, home=home)
+    other = project._replace(home=home)
     inputs = [*base(), keyring_deb]
     shutil.copytree(project.home, home, dirs_exist_ok=True)
     found = resolve_apt(wanted("wget"), other, inputs, "amd64", "small", client)

@@ -303,11 +303,9 @@ def test_images_keep_their_digest(tmp_path, place, there):
 
 def test_an_image_whose_manifest_names_other_blobs_is_refused(tmp_path, place, there):
     _, (content,) = _image(place)
-    from dataclasses import replace
-
     from kit.bundles.contents import Entry
 
-    more = replace(content, entries=(*content.entries, Entry("x", "layer", b"more")))
+    more = content._replace(entries=(*content.entries, Entry("x", "layer", b"more")))
     create.create(place, [more], tmp_path / "out", settings())
     with pytest.raises(KitError, match="its manifest names other blobs"):
         making.take(there, tmp_path / "out")
@@ -383,9 +381,7 @@ def test_layers_of_another_compression_are_for_another_kit(tmp_path, place, ther
 
 @pytest.mark.parametrize("name", ["s:1", "a b", "../x"])
 def test_the_name_of_an_image_is_a_name(tmp_path, place, there, name):
-    from dataclasses import replace
-
-    image = replace(carried(), name=name, stack=name)
+    image = carried()._replace(name=name, stack=name)
     create.create(place, [image], tmp_path / "out", settings())
     with pytest.raises(KitError, match="cannot be called that"):
         making.take(there, tmp_path / "out")
@@ -475,8 +471,6 @@ def test_an_odd_record_is_refused_before_anything_is_imported(tmp_path, there, r
 
 
 def test_a_lock_that_cannot_be_compared_is_refused_before_anything_is_imported(tmp_path):
-    from dataclasses import replace
-
     site_ = test_stacks.own(tmp_path / "site")
     sender = test_stacks.own(tmp_path / "sender")
     image, content = test_stacks.carried(sender)
@@ -484,7 +478,7 @@ def test_a_lock_that_cannot_be_compared_is_refused_before_anything_is_imported(t
         entry._replace(source=b"stack: [") if entry.role == "lock" else entry
         for entry in content.entries
     )
-    contents = [image, replace(content, entries=entries)]
+    contents = [image, content._replace(entries=entries)]
     create.create(sender, contents, tmp_path / "out", create.Settings("x"))
     with pytest.raises(KitError, match="stack mine"):
         making.take(site_, tmp_path / "out")

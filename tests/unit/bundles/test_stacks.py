@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 
@@ -117,7 +116,7 @@ def test_at_the_site_it_is_found_by_its_name(bundle, place, tmp_path):
         loaded.notes
     )
     # What a build would do is the same as at the sender's, whatever the folder.
-    sender = replace(place, root=tmp_path / "sender" / "project")
+    sender = place._replace(root=tmp_path / "sender" / "project")
     assert _key(place) == _key(sender)
     shutil.rmtree(sender.root)
     assert _key(place)
@@ -169,7 +168,7 @@ def test_between_two_that_differ_nobody_guesses(bundle, place, tmp_path):
     assert caught.value.exit_code == ExitCode.USAGE
     root = place.roots_of("mine")[0]
     assert caught.value.hint == f"export KIT_ROOT={root}"
-    assert replace(place, root=root).owns("mine")
+    assert place._replace(root=root).owns("mine")
 
 
 def test_it_is_listed_and_not_locked_anew(bundle, place, monkeypatch, capsys):
