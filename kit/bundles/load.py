@@ -19,7 +19,7 @@ from kit.bundles import admission, site, stacks, verifier
 from kit.bundles.fingerprint import SMALL
 from kit.console import progress
 from kit.digest import Digest
-from kit.errors import content_error, environment_error
+from kit.errors import KitError, content_error, environment_error
 from kit.files import disk_errors, locked, make_folder, write_back, write_json
 from kit.images import records
 from kit.images.oci import Layout
@@ -101,7 +101,11 @@ def load(
         required = work.required()
         work.stage()
         work.stage_required(required)
-        admitted = admission.admit(project, index, work.staging)
+        try:
+            admitted = admission.admit(project, index, work.staging)
+        except KitError:  # whatever is carried again, it will not be let in
+            shutil.rmtree(work.staging, ignore_errors=True)
+            raise
         files.sync_disk(home)
         places = work.commit(admitted)
         notes = work.notes(places)

@@ -30,8 +30,8 @@ def pinned(project: Project, given: Sequence[Path]) -> list[bytes]:
     """The keys of the command line, else those in `trusted-keys/` of the home.
 
     Raises:
-        KitError: a file without an Ed25519 public key (exit 2); a file or folder that cannot be
-            read (exit 3): without keys, anybody's bundle would do.
+        KitError: a file without an Ed25519 public key, a folder without files of keys (exit 2); a
+            file or folder that cannot be read (exit 3): without keys, anybody's bundle would do.
     """
     paths = list(given) or _trusted(project.home / TRUSTED)
     return [key for path in paths for key in _keys(path)]
@@ -41,7 +41,7 @@ def _trusted(folder: Path) -> list[Path]:
     """The files with keys in a folder; none only where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.name.endswith(".pub"))
+            found = sorted(Path(entry.path) for entry in entries if entry.name.endswith(".pub"))
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not folder.is_symlink():
             return []
@@ -49,6 +49,13 @@ def _trusted(folder: Path) -> list[Path]:
             f"{folder}: cannot be read: {error.strerror}: nobody knows which keys are trusted",
             hint=f"ls -ld {shlex.quote(str(folder))}",
         ) from error
+    if not found:
+        raise usage_error(
+            f"{folder}: no keys in it: expected files called *.pub; without this folder, every "
+            "signature would do",
+            hint=f"cp SENDER.pub {shlex.quote(str(folder))}/",
+        )
+    return found
 
 
 def public_key(private: Path) -> bytes:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit import images, project
 from kit.console import envelope, note, result
+from kit.digest import Digest
 from kit.errors import ExitCode, content_error, usage_error
-from kit.files import disk_errors, make_folder, write_bytes
+from kit.files import disk_errors, locked, make_folder, write_bytes
 from kit.images.engine import Gpus
 from kit.manifests import record
 from kit.reproduce import again, ladder, page, text
 
 if TYPE_CHECKING:
     import argparse
+
+    from kit.project import Project
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,7 +32,8 @@ def run(options: argparse.Namespace) -> int:
     manifest = record.read(path)
     config = Path(options.config) if options.config else None
     example = again.example_of(manifest, config, options.model, options.dataset)
-    receipt = _receipt(Path(options.receipt), options.sign_with) if options.receipt else {}
+    if options.receipt:
+        _receipt(Path(options.receipt), options.sign_with)
     for option in ("report", "receipt"):
         if given := getattr(options, option):
             _require_writable(Path(given), f"--{option}")
@@ -50,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         write_bytes(Path(options.report), page.page(found, required).encode())
         note(f"report: {options.report}")
     if options.receipt:
-        _add(Path(options.receipt), receipt, found, options.sign_with)
+        _add(place, Path(options.receipt), found, options.sign_with)
     is_good = found.ladder.holds(required.number) if required else not _has_failed(found)
     if options.json:
         content = found.to_dict()
@@ -79,7 +84,7 @@ def _tolerance(given: float | None) -> float | None:
 
 
 def _receipt(path: Path, key: str | None) -> dict[str, Any]:
-    """The receipt that the result is added to, read before the work begins.
+    """The receipt that the result is added to, also looked at before the work begins.
 
     Raises:
         KitError: it is signed, and what is written would not be (exit 2); the key cannot sign (exit
@@ -107,16 +112,23 @@ def _require_writable(path: Path, option: str) -> None:
         tempfile.TemporaryFile(dir=path.parent).close()
 
 
-def _add(path: Path, content: dict[str, Any], found: again.Reproduction, key: str | None) -> None:
-    """Put the result into a receipt, in place of an earlier one of the same manifest."""
+def _add(place: Project, path: Path, found: again.Reproduction, key: str | None) -> None:
+    """Put the result into a receipt, in place of an earlier one of the same manifest.
+
+    Others may have added theirs while this one was made.
+    """
     from kit.bundles import receipt
 
     manifest = found.result["manifest"]
     assert manifest is not None
-    if receipt.is_carried(content, manifest) is False:
-        note(f"note: {found.path} did not come with bundle {content['bundle']['name']}")
-    kept = [row for row in content["results"] if row["manifest"] != manifest]
-    receipt.write(path, {**content, "results": [*kept, found.result]}, Path(key) if key else None)
+    name = Digest.of_bytes(os.fsencode(path.resolve())).hex
+    with locked(place.home / "bundles" / "locks" / f"receipt-{name}"):
+        content = _receipt(path, key)
+        if receipt.is_carried(content, manifest) is False:
+            note(f"note: {found.path} did not come with bundle {content['bundle']['name']}")
+        kept = [row for row in content["results"] if row["manifest"] != manifest]
+        more = {**content, "results": [*kept, found.result]}
+        receipt.write(path, more, Path(key) if key else None)
     note(f"receipt: {path}")
 
 

@@ -368,6 +368,7 @@ def test_an_odd_image_is_refused_before_anything_is_imported(tmp_path, place, th
     assert not there.contents.exists()
     assert not there.images.exists()
     assert list(site.every(there)) == []
+    assert list((there.home / "bundles" / "loading").iterdir()) == []
 
 
 def test_layers_of_another_compression_are_for_another_kit(tmp_path, place, there):

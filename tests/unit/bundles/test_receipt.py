@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jsonschema
@@ -386,6 +387,21 @@ def test_a_key_is_tried_before_the_run(path, site):
     assert reproduce._receipt(path, str(site)) == made()
 
 
+def test_results_that_are_added_at_once_are_all_kept(path, tmp_path, site):
+    receipt.write(path, made(results=[]), site)
+    place = making.project(tmp_path / "place")
+
+    def add(number):
+        manifest = f"sha256:{number:064x}"
+        row = {"name": f"reproduce {number}", "level": "L8", "manifest": manifest}
+        reproduce._add(place, path, types.SimpleNamespace(result=row, path="x"), str(site))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(8)))
+    results = receipt.verify(path, [making.blob(site)])["results"]
+    assert sorted(row["name"] for row in results) == [f"reproduce {n}" for n in range(8)]
+
+
 def test_where_reports_go_is_tried_before_the_run(tmp_path):
     reproduce._require_writable(tmp_path / "new" / "report.html", "--report")
     assert list((tmp_path / "new").iterdir()) == []
@@ -419,13 +435,13 @@ def test_all_of_that_before_anything_is_looked_for(
     assert told in capsys.readouterr().err
 
 
-def test_a_result_of_another_manifest_is_told(path, site, capsys):
+def test_a_result_of_another_manifest_is_told(path, tmp_path, site, capsys):
     found = made()
     found["bundle"]["manifests"] = []
     receipt.write(path, found, site)
     row = {"name": "again", "level": "L6", "manifest": DIGEST}
     again = types.SimpleNamespace(path=path.with_name("manifest.json"), result=row)
-    reproduce._add(path, found, again, str(site))
+    reproduce._add(making.project(tmp_path / "place"), path, again, str(site))
     assert "did not come with bundle b" in capsys.readouterr().err
     (result,) = receipt.verify(path, [making.blob(site)])["results"]
     assert result == {**row, "carried": False}

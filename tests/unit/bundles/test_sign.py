@@ -32,6 +32,15 @@ def test_no_folder_pins_nothing(place):
     assert sign.pinned(place, []) == []
 
 
+@pytest.mark.parametrize("name", [None, "sender.key"])
+def test_a_folder_without_keys_does_not_let_everybody_in(place, trusted, keys, name):
+    if name:
+        (trusted / name).write_text(keys[0][0])
+    with pytest.raises(KitError, match=r"no keys in it: expected files called \*\.pub") as caught:
+        sign.pinned(place, [])
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
 def test_all_keys_of_all_files_are_pinned(place, trusted, keys):
     (one, first), (two, second) = keys
     (trusted / "a.pub").write_text(f"# the old one, until May\n\n{one}{two}")
