@@ -82,10 +82,13 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
+    """Make a rename in `folder` survive a power cut, where its disk can be told to."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems: no flush of folders
+            raise
     finally:
         os.close(descriptor)
 
@@ -127,7 +130,8 @@ def write_back(descriptor: int, end: int) -> None:
     filling all of it, which on virtual hosts costs more than the copy itself.
     """
     start = max(0, end - _BEHIND)
-    os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
+    with contextlib.suppress(OSError):  # it is advice: some file systems take none
+        os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import operator
 import os
@@ -331,24 +332,42 @@ def _walk(folder: Path, role: str) -> list[Entry]:
     left = [("", str(folder))]
     while left:
         prefix, base = left.pop()
-        with disk_errors(Path(base)):
-            descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                for name in os.listdir(descriptor):  # noqa: PTH208 (an open one)
+        with disk_errors(base), _opened(base) as descriptor:
+            for name in os.listdir(descriptor):  # noqa: PTH208 (an open one)
+                path = f"{base}/{name}"
+                try:
                     status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                    path = f"{base}/{name}"
-                    if stat.S_ISDIR(status.st_mode):
-                        left.append((f"{prefix}{name}/", path))
-                        continue
-                    if stat.S_ISREG(status.st_mode):
-                        mark = fingerprint.mark_of(status)
-                    else:
-                        _refuse_link_out(Path(path), folder)
-                        mark = fingerprint.looked_at(path)
-                    found.append(Entry(prefix + name, role, path, None, mark))
-            finally:
-                os.close(descriptor)
+                except OSError:
+                    status = os.lstat(path)  # whose error has the whole path
+                if stat.S_ISDIR(status.st_mode):
+                    left.append((f"{prefix}{name}/", path))
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    mark = fingerprint.mark_of(status)
+                else:
+                    _refuse_link_out(Path(path), folder)
+                    mark = fingerprint.looked_at(path)
+                found.append(Entry(prefix + name, role, path, None, mark))
     return found
+
+
+@contextlib.contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    """A folder to look into.
+
+    Raises:
+        KitError: it is gone, or what was in it (exit 4).
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError as error:
+        raise content_error(
+            f"{error.filename}: gone while the bundle was made", hint="run the same command again"
+        ) from error
 
 
 def _refuse_link_out(path: Path, folder: Path) -> None:

@@ -754,7 +754,8 @@ class Stream:
                 raise Gap(part)
             if self._once and found == _CHUNK:
                 start = max(0, offset + found - _KEPT)  # what is not whole in it stays
-                os.posix_fadvise(descriptor, start, _KEPT, os.POSIX_FADV_DONTNEED)
+                with contextlib.suppress(OSError):
+                    os.posix_fadvise(descriptor, start, _KEPT, os.POSIX_FADV_DONTNEED)
             yield buffer[:found]
             offset += found
             count -= found

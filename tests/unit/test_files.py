@@ -221,3 +221,20 @@ def test_a_name_that_cannot_be_a_file_is_a_wrong_request(number):
     found = files.explained(OSError(number, os.strerror(number), "x"))
     assert found is not None
     assert found.exit_code == ExitCode.USAGE
+
+
+def test_a_disk_without_a_flush_of_folders_has_its_files(tmp_path):
+    """`/proc` refuses one as some network file systems do."""
+    files.sync_folder(Path("/proc/self"))
+    files.write_bytes(tmp_path / "file", b"content")
+    files.sync_files(tmp_path)
+    files.sync_disk(tmp_path)
+
+
+def test_a_folder_that_cannot_be_flushed_is_told(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        files.sync_folder(tmp_path)

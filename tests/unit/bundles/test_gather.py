@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -93,6 +94,64 @@ def test_a_run_of_a_model_that_no_store_has_says_so(tmp_path, capsys):
     model = [{"path": "config.json", "size": 7, "sha256": "0" * 64}]
     assert not _run(model, tmp_path)
     assert "run run-1 read model toy, which no store has: --model DIR" in capsys.readouterr().err
+
+
+def test_a_link_inside_a_folder_is_the_file(place, tmp_path):
+    data = making.noise(tmp_path / "data", [5])
+    (data / "link").symlink_to("d0/file-0")
+    (tmp_path / "here").symlink_to(data)
+    for given in (data, tmp_path / "here"):
+        (content,) = gather.gather(place, gather.Request(files=(given,), own=False))
+        assert content.name == "data"
+        assert [entry.title for entry in content.entries] == ["d0/file-0", "link"]
+        first, second = (entry.mark for entry in content.entries)
+        assert first == second
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "told"),
+    [
+        ("/etc/hostname", 2, "link: a link out of the folder"),
+        ("../data2", 2, "link: a link out of the folder"),
+        ("d0", 2, "link: a link to a folder"),
+        ("nowhere", 2, "link: there is no such file"),
+        ("link", 2, "link: Too many levels of symbolic links"),
+        (None, 4, "link: expected a regular file"),
+    ],
+)
+def test_what_no_site_could_have_is_refused(place, tmp_path, target, code, told):
+    data = making.noise(tmp_path / "data", [5])
+    if target is None:
+        os.mkfifo(data / "link")
+    else:
+        (data / "link").symlink_to(target)
+    with pytest.raises(KitError, match=told) as caught:
+        gather.gather(place, gather.Request(files=(data,), own=False))
+    assert caught.value.exit_code == code
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_is_gone_when_its_turn_comes_is_told(place, tmp_path, monkeypatch, what):
+    gone = tmp_path / "data" / "a" / "gone"
+    gone.parent.mkdir(parents=True)
+    real = os.listdir
+
+    def listed(descriptor):
+        names = real(descriptor)
+        if what == "file":
+            return [*names, "gone"]
+        if names == ["gone"]:
+            gone.rmdir()
+            gone.parent.rmdir()
+        elif names == ["a"]:
+            gone.mkdir()
+        return names
+
+    monkeypatch.setattr(os, "listdir", listed)
+    path = tmp_path / "data" / "gone" if what == "file" else gone
+    with pytest.raises(KitError, match=f"^{path}: gone while the bundle was made") as caught:
+        gather.gather(place, gather.Request(files=(tmp_path / "data",), own=False))
+    assert caught.value.exit_code == 4
 
 
 def test_two_things_of_one_name_are_told(place, tmp_path):
