@@ -111,7 +111,7 @@ def sync_disk(folder: Path) -> None:
     slow or gone, are not waited for.
 
     Raises:
-        OSError: the disk failed.
+        OSError: the disk says that it failed, which old kernels do not hand on.
     """
     import ctypes
 

@@ -54,7 +54,7 @@ def _timed(*argv, before=True, **options):
 
 
 def _copied(source, scratch):
-    """Seconds of `cp -r`, which like the kit does not wait for the disk."""
+    """Seconds of `cp -r`, which unlike the kit does not wait for the disk."""
     seconds, _ = _timed("cp", "-r", source, scratch / "copy")
     _gone(scratch / "copy")
     return seconds

@@ -132,13 +132,22 @@ class Bundle:
 
     @cached_property
     def marks(self) -> dict[str, Mark]:
-        """The state of every file."""
-        return {
-            entry.source: entry.mark or fingerprint.looked_at(entry.source)
-            for content in self.contents
-            for entry in content.all_entries
-            if isinstance(entry.source, str)
-        }
+        """The state of every file.
+
+        Raises:
+            KitError: one changed while it was gathered (exit 4).
+        """
+        found: dict[str, Mark] = {}
+        for content in self.contents:
+            for entry in content.all_entries:
+                path = entry.source
+                if isinstance(path, str):
+                    mark = entry.mark or fingerprint.looked_at(path)
+                    if found.setdefault(path, mark) != mark:
+                        from kit.bundles.plan import refuse_changed
+
+                        refuse_changed(path, found[path], mark)
+        return found
 
     @cached_property
     def request(self) -> str:
@@ -169,7 +178,7 @@ class Bundle:
                 else:
                     state = hashlib.sha256(source).hexdigest()
                 rows.append(f"\0{title}\0{role}\0{state}")
-                if len(rows) == _ROWS:
+                if len(rows) >= _ROWS:
                     hasher.update("\0".join(rows).encode(errors="surrogatepass"))
                     rows = [""]
         hasher.update("\0".join(rows).encode(errors="surrogatepass"))
@@ -195,9 +204,18 @@ class Bundle:
         """The last step: the bundle stands where it was asked for."""
         with disk_errors(self.out):
             (self.partial / JOURNAL).unlink(missing_ok=True)
+            files.sync_folder(self.partial)
             self.partial.rename(self.out)
+        self.keep_name()
+
+    def keep_name(self) -> None:
+        """Make the name survive a power cut, and note that it does."""
+        with disk_errors(self.out):
             files.sync_folder(self.out)
-            files.sync_folder(self.out.parent)
+            try:
+                files.sync_folder(self.out.parent)
+            except PermissionError:  # it may be written, and not read
+                files.sync_disk(self.out)
 
     def made(self, index: Index) -> Made:
         """What is said of a bundle with this index."""
@@ -236,6 +254,8 @@ class Bundle:
             or ("times" in noted.moved and not self.is_whole(noted.made))
         ):
             raise self.refused()
+        if "name" in noted.moved:
+            self.keep_name()
         if noted.moved:
             self.note(noted.made, self.out)
         return noted.made
@@ -258,6 +278,8 @@ class Bundle:
             if known.get("request") != self.request:
                 return None
             moved.add("stamp")
+        if folder != self.partial and known.get("named") is not True:  # killed just then
+            moved.add("name")
         return _Noted(made, frozenset(moved))
 
     def is_same(self, made: Made) -> bool:
@@ -307,6 +329,7 @@ class Bundle:
         told = self.description(made, folder)
         told["stamp"] = self.stamp if self.settled else None
         told["request"] = self.request
+        told["named"] = folder == self.out
         write_json(self.mark, told)
 
     def description(self, made: Made, folder: Path) -> dict[str, Any]:

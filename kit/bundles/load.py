@@ -19,7 +19,7 @@ from kit.bundles import admission, site, stacks, verifier
 from kit.bundles.fingerprint import SMALL
 from kit.console import progress
 from kit.digest import Digest
-from kit.errors import KitError, content_error, environment_error
+from kit.errors import ExitCode, KitError, content_error, environment_error
 from kit.files import disk_errors, locked, make_folder, write_back, write_json
 from kit.images import records
 from kit.images.oci import Layout
@@ -103,13 +103,13 @@ def load(
         work.stage_required(required)
         try:
             admitted = admission.admit(project, index, work.staging)
-        except KitError:  # whatever is carried again, it will not be let in
-            shutil.rmtree(work.staging, ignore_errors=True)
+        except KitError as error:
+            if error.exit_code == ExitCode.CONTENT:  # whatever is carried again, it is not let in
+                shutil.rmtree(work.staging, ignore_errors=True)
             raise
         files.sync_disk(home)
         places = work.commit(admitted)
         notes = work.notes(places)
-        files.sync_disk(home)
         site.remember(project, index, report.signer, places, work.origins)
         shutil.rmtree(work.staging, ignore_errors=True)
     pinned = report.pinned
@@ -300,6 +300,7 @@ class _Loading:
                 if content.kind == "kit":  # so that this site can make bundles with it, too
                     self.commit_inputs(content)
             places.append((content, place))
+        files.sync_disk(self.project.home)
         self.commit_names(admitted)
         return places
 

@@ -7,7 +7,9 @@ names no host, user, address or folder.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -21,11 +23,11 @@ from kit.compat.host import host_facts
 from kit.console import visible
 from kit.digest import Digest
 from kit.errors import content_error, usage_error
-from kit.files import disk_errors, sync_folder, write_bytes
+from kit.files import disk_errors, make_folder, sync_folder, write_bytes
 from kit.manifests import record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kit.bundles.load import Loaded
     from kit.bundles.verifier import Index, Report
@@ -146,6 +148,52 @@ def write(path: Path, receipt: dict[str, Any], private: Path | None = None) -> N
     What was there stays until both are on the disk. Killed between the two renames, the signature
     is found under its temporary name: `verify` says so, `reopen` puts it right.
     """
+    with _alone(path):
+        _write(path, receipt, private)
+
+
+def add(path: Path, result: Mapping[str, str | None], private: Path | None) -> dict[str, Any]:
+    """Put a result into a receipt, in place of an earlier one of the same manifest.
+
+    Returns:
+        The receipt as it is then.
+
+    Raises:
+        KitError: as of `reopen`; it is signed and there is no key (exit 2).
+    """
+    with _alone(path):
+        found, signer = reopen(path)
+        refuse_unsigned(path, signer, private)
+        kept = [row for row in found["results"] if row["manifest"] != result["manifest"]]
+        found = {**found, "results": [*kept, dict(result)]}
+        _write(path, found, private)
+    return found
+
+
+def refuse_unsigned(path: Path, signer: str | None, private: Path | None) -> None:
+    """Refuse to write a receipt that is signed without signing it again (exit 2)."""
+    if signer is not None and private is None:
+        raise usage_error(
+            f"{path}: it is signed; with another result in it, it has to be signed again",
+            hint="kit reproduce MANIFEST --receipt FILE --sign-with KEY",
+        )
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Others that write into the folder of a receipt wait, where its disk knows locks."""
+    make_folder(path.parent)
+    with disk_errors(path):
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, receipt: dict[str, Any], private: Path | None) -> None:
     text = json.dumps(receipt, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
     beside = signature_path(path)
     fresh = {path: text}

@@ -109,6 +109,7 @@ class Writing:
             files.sync_files(self.folder)
             self.bundle.note(made, self.folder)
             self.bundle.give_name()
+            self.bundle.note(made, self.out)
         return made
 
     def reserve(self, plan_: Plan) -> int:
@@ -170,7 +171,10 @@ class Writing:
     def resume(self) -> _Left:
         """What an interrupted run has done; what belongs to another one goes away."""
         with disk_errors(self.folder):
+            new = [path for path in self.out.parents if not path.exists()]
             files.make_folder(self.out.parent)
+            for path in new:
+                files.sync_folder(path.parent)
             try:
                 lines = (self.folder / JOURNAL).read_text("ascii").split("\n")[:-1]
             except (FileNotFoundError, UnicodeDecodeError):

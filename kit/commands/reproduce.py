@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kit import images, project
 from kit.console import envelope, note, result
-from kit.digest import Digest
 from kit.errors import ExitCode, content_error, usage_error
-from kit.files import disk_errors, locked, make_folder, write_bytes
+from kit.files import disk_errors, make_folder, write_bytes
 from kit.images.engine import Gpus
 from kit.manifests import record
 from kit.reproduce import again, ladder, page, text
 
 if TYPE_CHECKING:
     import argparse
-
-    from kit.project import Project
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     config = Path(options.config) if options.config else None
     example = again.example_of(manifest, config, options.model, options.dataset)
     if options.receipt:
-        _receipt(Path(options.receipt), options.sign_with)
+        _require_receipt(Path(options.receipt), options.sign_with)
     for option in ("report", "receipt"):
         if given := getattr(options, option):
             _require_writable(Path(given), f"--{option}")
@@ -54,15 +50,16 @@ def run(options: argparse.Namespace) -> int:
     if options.report:
         write_bytes(Path(options.report), page.page(found, required).encode())
         note(f"report: {options.report}")
+    if not options.json:
+        result(text.text(found))  # whatever becomes of the receipt
     if options.receipt:
-        _add(place, Path(options.receipt), found, options.sign_with)
+        _add(Path(options.receipt), found, options.sign_with)
     is_good = found.ladder.holds(required.number) if required else not _has_failed(found)
     if options.json:
         content = found.to_dict()
         asked = str(required) if required else None
         envelope("reproduce", ok=is_good, required=asked, tolerance=tolerance, **content)
         return ExitCode.OK if is_good else ExitCode.CONTENT
-    result(text.text(found))
     if not is_good and required is not None:
         rung = found.ladder.rungs[required.number]
         raise content_error(
@@ -83,8 +80,8 @@ def _tolerance(given: float | None) -> float | None:
     return given
 
 
-def _receipt(path: Path, key: str | None) -> dict[str, Any]:
-    """The receipt that the result is added to, also looked at before the work begins.
+def _require_receipt(path: Path, key: str | None) -> None:
+    """Look at the receipt that the result is added to, before the work begins.
 
     Raises:
         KitError: it is signed, and what is written would not be (exit 2); the key cannot sign (exit
@@ -92,15 +89,10 @@ def _receipt(path: Path, key: str | None) -> dict[str, Any]:
     """
     from kit.bundles import receipt, sign
 
-    content, signer = receipt.reopen(path)
-    if signer is not None and key is None:
-        raise usage_error(
-            f"{path}: it is signed; with another result in it, it has to be signed again",
-            hint="kit reproduce MANIFEST --receipt FILE --sign-with KEY",
-        )
+    _, signer = receipt.reopen(path)
+    receipt.refuse_unsigned(path, signer, Path(key) if key else None)
     if key is not None:
         sign.require_able(Path(key))
-    return content
 
 
 def _require_writable(path: Path, option: str) -> None:
@@ -112,23 +104,15 @@ def _require_writable(path: Path, option: str) -> None:
         tempfile.TemporaryFile(dir=path.parent).close()
 
 
-def _add(place: Project, path: Path, found: again.Reproduction, key: str | None) -> None:
-    """Put the result into a receipt, in place of an earlier one of the same manifest.
-
-    Others may have added theirs while this one was made.
-    """
+def _add(path: Path, found: again.Reproduction, key: str | None) -> None:
+    """Put the result into a receipt; others may have added theirs while this one was made."""
     from kit.bundles import receipt
 
     manifest = found.result["manifest"]
     assert manifest is not None
-    name = Digest.of_bytes(os.fsencode(path.resolve())).hex
-    with locked(place.home / "bundles" / "locks" / f"receipt-{name}"):
-        content = _receipt(path, key)
-        if receipt.is_carried(content, manifest) is False:
-            note(f"note: {found.path} did not come with bundle {content['bundle']['name']}")
-        kept = [row for row in content["results"] if row["manifest"] != manifest]
-        more = {**content, "results": [*kept, found.result]}
-        receipt.write(path, more, Path(key) if key else None)
+    content = receipt.add(path, found.result, Path(key) if key else None)
+    if receipt.is_carried(content, manifest) is False:
+        note(f"note: {found.path} did not come with bundle {content['bundle']['name']}")
     note(f"receipt: {path}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit import cli
+from kit import cli, files
 from kit.bundles import create, fingerprint, parts, plan, verifier, writing
 from kit.bundles.contents import Content, Entry
 from kit.commands.bundle import bytes_of
@@ -220,7 +221,8 @@ def test_nothing_is_done_when_nothing_has_changed(tmp_path, place, data):
 
 
 def test_a_bundle_that_has_its_name_is_on_the_disk(tmp_path, place, data, monkeypatch):
-    out, events = tmp_path / "out", []
+    out, events = tmp_path / "new" / "folder" / "out", []
+    partial = out.with_name(".out.partial")
     real, rename = os.fsync, Path.rename
 
     def fsync(descriptor):
@@ -234,13 +236,57 @@ def test_a_bundle_that_has_its_name_is_on_the_disk(tmp_path, place, data, monkey
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "rename", named)
     making.make(place, out, data)
-    moved = events.index((tmp_path / ".out.partial", out))
+    moved = events.index((partial, out))
     before, after = set(events[:moved]), set(events[moved:])
-    assert before >= {tmp_path / ".out.partial" / path.name for path in out.iterdir()}
-    assert after >= {out, tmp_path}
+    written = {partial / path.name for path in out.iterdir()}
+    assert before >= {*written, partial, tmp_path, tmp_path / "new"}
+    assert after >= {out, out.parent}
     [note] = (place.home / "bundles" / "made").iterdir()
     noted = next(n for n, event in enumerate(events) if note.name in str(event))
-    assert set(events[:noted]) >= {tmp_path / ".out.partial" / path.name for path in out.iterdir()}
+    assert set(events[:noted]) >= written
+
+
+def test_a_name_that_a_kill_left_unflushed_is_flushed(tmp_path, place, data, monkeypatch):
+    out, flushed = tmp_path / "out", []
+    with monkeypatch.context() as patch:
+        patch.setattr(create.Bundle, "keep_name", making.fail)
+        with pytest.raises(making.Failed):
+            making.make(place, out, data)
+    assert out.exists()
+    real = files.sync_folder
+    monkeypatch.setattr(files, "sync_folder", lambda path: flushed.append(path) or real(path))
+    for expected in ([out, tmp_path], []):
+        assert making.make(place, out, data).was_there
+        assert [path for path in flushed if place.home not in path.parents] == expected
+        flushed.clear()
+
+
+def test_a_folder_that_may_be_written_and_not_read_takes_a_bundle(
+    tmp_path, place, data, monkeypatch
+):
+    """As root reads everything, somebody else's view of it is made up."""
+    flushed = []
+    real = files.sync_folder
+
+    def refuse(folder):
+        if folder == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        real(folder)
+
+    monkeypatch.setattr(files, "sync_folder", refuse)
+    monkeypatch.setattr(files, "sync_disk", flushed.append)
+    assert not making.make(place, tmp_path / "out", data).was_there
+    assert flushed == [tmp_path / "out"]
+
+
+def test_a_file_that_two_contents_saw_in_two_states_is_told(tmp_path, place, data):
+    path = data / "d1" / "file-1"
+    first = Content("file", "a", "", "x", (Entry("f", "file", str(path), None, (1, 2, 3, 4, 5)),))
+    second = Content("file", "b", "", "x", (Entry("f", "file", str(path)),))
+    with pytest.raises(KitError, match="file-1: changed while the bundle was made") as caught:
+        create.create(place, [first, second], tmp_path / "out", settings())
+    assert caught.value.exit_code == 4
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_part_that_was_lost_with_its_memory_is_written_again(tmp_path, place, data, monkeypatch):

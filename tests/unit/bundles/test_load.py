@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from kit import files as files_
-from kit.bundles import create, load, site, verifier
+from kit.bundles import admission, create, load, site, verifier
 from kit.bundles.contents import Content, Entry
 from kit.digest import Digest
-from kit.errors import KitError
+from kit.errors import ExitCode, KitError
 from kit.images import records
 from kit.images.oci import LAYER, Layer, Layout
 from tests.unit.bundles import making, test_stacks
@@ -63,20 +63,38 @@ def test_loading_twice_changes_nothing(bundle, there):
     assert everything(there) == before
 
 
-def test_what_stands_where_it_belongs_is_on_the_disk(bundle, there, monkeypatch):
+def test_what_stands_where_it_belongs_is_on_the_disk(tmp_path, place, there, monkeypatch):
     """What is written reaches the disk before it gets its names, and these before they are told."""
+    data = Content("file", "d", "", "x", (Entry("f", "file", b"data"),))
+    create.create(place, [data, carried()], tmp_path / "out", settings())
     states = []
     home = there.home / "bundles"
 
     def seen(folder):
         assert folder.stat().st_dev == there.home.stat().st_dev
         staged = list((home / "loading").glob("*/*"))
-        states.append((bool(staged), (home / "content").exists(), site.last(there, "test")))
+        blobs = list(there.images.rglob("*"))
+        named = (there.images / "index.json").exists()
+        loaded = site.last(there, "test")
+        states.append((bool(staged), (home / "content").exists(), bool(blobs), named, loaded))
 
     monkeypatch.setattr(files_, "sync_disk", seen)
-    making.take(there, bundle)
-    assert states == [(True, False, None), (True, True, None)]
+    making.take(there, tmp_path / "out")
+    assert states == [(True, False, False, False, None), (True, True, True, False, None)]
+    assert (there.images / "index.json").exists()
     assert site.last(there, "test") is not None
+
+
+@pytest.mark.parametrize("code", ExitCode)
+def test_what_the_site_can_mend_does_not_cost_another_copy(bundle, there, monkeypatch, code):
+    def refuse(*_):
+        raise KitError("refused", exit_code=code)
+
+    monkeypatch.setattr(admission, "admit", refuse)
+    with pytest.raises(KitError, match="refused"):
+        making.take(there, bundle)
+    staged = list((there.home / "bundles" / "loading").glob("*/*"))
+    assert bool(staged) == (code != ExitCode.CONTENT)
 
 
 @pytest.mark.parametrize("name", ["part-0001", "part-0004", "bundle.json", "SHA256SUMS"])

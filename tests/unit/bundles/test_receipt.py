@@ -377,24 +377,23 @@ def test_an_unsigned_receipt_leaves_no_signature(path, site):
 def test_a_key_is_tried_before_the_run(path, site):
     receipt.write(path, made(), site)
     with pytest.raises(KitError, match="signed again"):
-        reproduce._receipt(path, None)
+        reproduce._require_receipt(path, None)
     with pytest.raises(KitError, match="there is no such file"):
-        reproduce._receipt(path, str(path.with_name("typo")))
+        reproduce._require_receipt(path, str(path.with_name("typo")))
     other = making.key(path.parent, "other")
     other.with_name("other.pub").write_bytes(site.with_name("site.pub").read_bytes())
     with pytest.raises(KitError, match="cannot sign with"):
-        reproduce._receipt(path, str(other))
-    assert reproduce._receipt(path, str(site)) == made()
+        reproduce._require_receipt(path, str(other))
+    reproduce._require_receipt(path, str(site))
 
 
-def test_results_that_are_added_at_once_are_all_kept(path, tmp_path, site):
+def test_results_that_are_added_at_once_are_all_kept(path, site):
     receipt.write(path, made(results=[]), site)
-    place = making.project(tmp_path / "place")
 
     def add(number):
         manifest = f"sha256:{number:064x}"
         row = {"name": f"reproduce {number}", "level": "L8", "manifest": manifest}
-        reproduce._add(place, path, types.SimpleNamespace(result=row, path="x"), str(site))
+        reproduce._add(path, types.SimpleNamespace(result=row, path="x"), str(site))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(8)))
@@ -435,13 +434,13 @@ def test_all_of_that_before_anything_is_looked_for(
     assert told in capsys.readouterr().err
 
 
-def test_a_result_of_another_manifest_is_told(path, tmp_path, site, capsys):
+def test_a_result_of_another_manifest_is_told(path, site, capsys):
     found = made()
     found["bundle"]["manifests"] = []
     receipt.write(path, found, site)
     row = {"name": "again", "level": "L6", "manifest": DIGEST}
     again = types.SimpleNamespace(path=path.with_name("manifest.json"), result=row)
-    reproduce._add(making.project(tmp_path / "place"), path, again, str(site))
+    reproduce._add(path, again, str(site))
     assert "did not come with bundle b" in capsys.readouterr().err
     (result,) = receipt.verify(path, [making.blob(site)])["results"]
     assert result == {**row, "carried": False}

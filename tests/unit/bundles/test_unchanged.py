@@ -288,6 +288,7 @@ STEPS = {
     "before the note": (create.Bundle, "note", stop),
     "after the note": (create.Bundle, "note", stop_after(create.Bundle.note)),
     "after the journal": (Path, "rename", None),
+    "before the name is kept": (create.Bundle, "keep_name", stop),
     "after the name": (create.Bundle, "give_name", stop_after(create.Bundle.give_name)),
 }
 
@@ -311,8 +312,7 @@ def test_killed_at_the_end(tmp_path, place, data, monkeypatch, step):
         patch.setattr(where, name, action)
         with pytest.raises(Killed):
             making.make(place, out, data, settings=chosen)
-        if "name" in step:
-            assert out.exists()
+        assert out.exists() == (step in ("before the name is kept", "after the name"))
     other = making.noise(tmp_path / "other", [7])
     if step == "after the name":
         assert making.make(place, tmp_path / "other-out", other, settings=chosen).sequence == 2
