@@ -209,7 +209,7 @@ class Bundle:
         self.keep_name()
 
     def keep_name(self) -> None:
-        """Make the name survive a power cut, and note that it does."""
+        """Make the name survive a power cut."""
         with disk_errors(self.out):
             files.sync_folder(self.out)
             try:
